@@ -1,0 +1,108 @@
+//! One error enum for the crate.
+//!
+//! A variant carries what a person needs to act: the file first, then what was found and what was expected. Foreign errors
+//! are kept as `source`, never turned into strings.
+
+use std::path::{Path, PathBuf};
+
+/// A boxed foreign error.
+pub type Source = Box<dyn std::error::Error + Send + Sync + 'static>;
+
+/// `Result` with this crate's [`enum@Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything that can go wrong in the engine.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A picture in a format that is recognised but cannot be decoded.
+    #[error("{format} pictures are not supported yet")]
+    UnsupportedImage {
+        /// The format's usual name, such as `HEIC`.
+        format: &'static str,
+    },
+    /// Bytes that are no picture, or a damaged one.
+    #[error("not a readable picture: {reason}")]
+    BadImage {
+        /// What is wrong, in plain words.
+        reason: String,
+    },
+    /// A picture with more pixels than the limit allows.
+    #[error("{width} × {height} pixels are more than the limit of {limit}")]
+    ImageTooLarge {
+        /// Stored width.
+        width: u32,
+        /// Stored height.
+        height: u32,
+        /// Limit in pixels.
+        limit: u64,
+    },
+    /// A model directory that lacks a file, a key or a tensor, or holds one that cannot be right.
+    #[error("{}: {reason}", path.display())]
+    BadModel {
+        /// The file at fault.
+        path: PathBuf,
+        /// What is wrong and what was expected.
+        reason: String,
+    },
+    /// A configuration key that changes the result and is not supported.
+    #[error("{}: {key} = {value} is not supported", path.display())]
+    UnsupportedModel {
+        /// The configuration file.
+        path: PathBuf,
+        /// The key, dotted: `text_cfg.hf_model_name`.
+        key: String,
+        /// Its value as written.
+        value: String,
+    },
+    /// A tensor operation failed.
+    #[error("the model could not be evaluated")]
+    Tensor(#[source] Source),
+    /// A mistake in the query text.
+    #[error("{message}")]
+    BadQuery {
+        /// What is wrong.
+        message: String,
+        /// Byte range in the query text.
+        span: std::ops::Range<usize>,
+    },
+    /// The catalog failed.
+    #[error("{}: the catalog failed", path.display())]
+    Catalog {
+        /// The database file.
+        path: PathBuf,
+        /// What SQLite said.
+        source: Source,
+    },
+    /// The library was made with another model.
+    #[error("{}: this library was made with {found}, not with {expected}", path.display())]
+    SpaceMismatch {
+        /// The library.
+        path: PathBuf,
+        /// Embedding space of the library.
+        found: String,
+        /// Embedding space of the encoder in hand.
+        expected: String,
+    },
+    /// The vector index failed.
+    #[error(transparent)]
+    Index(#[from] tintype_index::Error),
+    /// The caller's cancellation closure said stop. Everything committed so far is kept.
+    #[error("interrupted")]
+    Cancelled,
+}
+
+impl Error {
+    /// An [`Error::Io`] for `path`; for use in `map_err`.
+    pub(crate) fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Error {
+        move |source| Error::Io { path: path.as_ref().to_path_buf(), source }
+    }
+}

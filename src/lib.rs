@@ -1,0 +1,22 @@
+//! Embedded retrieval engine for images.
+//!
+//! Four nouns: an [`Engine`] is a directory that you ingest photos into and search; an [`Encoder`] is a loaded model; an
+//! [`Index`](tintype_index::Index) holds vectors on disk; a [`Query`] says what to look for.
+
+mod catalog;
+mod engine;
+mod error;
+pub mod image;
+mod ingest;
+pub mod model;
+pub mod query;
+mod search;
+
+pub use catalog::{Key, Place, Record};
+pub use engine::{Engine, Status};
+pub use error::{Error, Result};
+pub use ingest::{Ingest, Progress, Report, Skipped};
+pub use model::{EmbeddingSpace, Embeddings, Encode, Encoder, PixelBatch};
+pub use query::{Filter, Part, Query, Term};
+pub use search::{Hit, Search};
+pub use tintype_index as index;

@@ -1,0 +1,17 @@
+//! Dual encoders: images and texts to vectors of one space.
+
+mod builtin;
+mod config;
+pub mod cpu;
+mod encoder;
+#[cfg(feature = "hub")]
+pub mod hub;
+mod import;
+#[cfg(feature = "hub")]
+pub mod registry;
+mod text;
+mod tokenizer;
+mod transformer;
+mod vision;
+
+pub use encoder::{EmbeddingSpace, Embeddings, Encode, Encoder, EncoderOptions, PixelBatch, Precision};

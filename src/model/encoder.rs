@@ -1,0 +1,171 @@
+//! The seam between pictures, texts and vectors: `trait Encode`, and `Encoder`, the loaded model.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::Result;
+use crate::image::Preprocess;
+
+/// Which vectors can be compared with which: those of one space.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EmbeddingSpace {
+    /// Name for people: an alias, or the directory's name.
+    pub model: String,
+    /// Identifies weights, configuration and precision class; equal fingerprints mean comparable vectors.
+    pub fingerprint: String,
+    /// Numbers per vector.
+    pub dim: usize,
+}
+
+/// Pictures of one size, ready for a model: `count × height × width × 3` RGB bytes.
+#[derive(Clone, Debug)]
+pub struct PixelBatch {
+    height: usize,
+    width: usize,
+    data: Vec<u8>,
+}
+
+impl PixelBatch {
+    /// An empty batch for pictures of `height × width`.
+    pub fn new(height: usize, width: usize) -> Self {
+        Self { height, width, data: Vec::new() }
+    }
+
+    /// Appends one picture of `height × width × 3` bytes.
+    ///
+    /// # Panics
+    /// If `pixels` has another length.
+    pub fn push(&mut self, pixels: &[u8]) {
+        assert_eq!(pixels.len(), self.height * self.width * 3, "a picture of {} × {}", self.height, self.width);
+        self.data.extend_from_slice(pixels);
+    }
+
+    /// Number of pictures.
+    pub fn len(&self) -> usize {
+        self.data.len() / (self.height * self.width * 3).max(1)
+    }
+
+    /// Whether there is no picture.
+    pub fn is_empty(&self) -> bool {
+        self.data.is_empty()
+    }
+
+    /// Height and width.
+    pub fn size(&self) -> (usize, usize) {
+        (self.height, self.width)
+    }
+
+    /// All bytes, picture after picture, row by row.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.data
+    }
+
+    /// Forgets the pictures and keeps the memory.
+    pub fn clear(&mut self) {
+        self.data.clear();
+    }
+}
+
+/// L2-normalised vectors, one row each.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Embeddings {
+    dim: usize,
+    data: Vec<f32>,
+}
+
+impl Embeddings {
+    /// Rows of `dim` numbers.
+    ///
+    /// # Panics
+    /// If `data` does not divide into such rows.
+    pub fn new(dim: usize, data: Vec<f32>) -> Self {
+        assert!(dim > 0 && data.len().is_multiple_of(dim), "rows of {dim}");
+        Self { dim, data }
+    }
+
+    /// Numbers per row.
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+
+    /// The rows.
+    pub fn rows(&self) -> impl ExactSizeIterator<Item = &[f32]> {
+        self.data.chunks_exact(self.dim)
+    }
+
+    /// All numbers, row after row.
+    pub fn as_slice(&self) -> &[f32] {
+        &self.data
+    }
+}
+
+/// Something that turns pictures and texts into vectors of one space.
+///
+/// Object-safe: the engine holds an `Arc<dyn Encode>`, so other encoders plug in without touching ingest or search.
+pub trait Encode: Send + Sync {
+    /// The space of the vectors.
+    fn space(&self) -> &EmbeddingSpace;
+
+    /// What pictures must look like.
+    fn preprocess(&self) -> &Preprocess;
+
+    /// One normalised row per picture.
+    fn encode_images(&self, batch: &PixelBatch) -> Result<Embeddings>;
+
+    /// One normalised row per text.
+    fn encode_texts(&self, texts: &[&str]) -> Result<Embeddings>;
+}
+
+/// Arithmetic of the towers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Precision {
+    /// Single precision: the reference.
+    #[default]
+    F32,
+}
+
+/// How to load a model.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct EncoderOptions {
+    /// Arithmetic of the towers.
+    pub precision: Precision,
+}
+
+/// A loaded model.
+#[derive(Clone)]
+pub struct Encoder(Arc<dyn Encode>);
+
+impl Encoder {
+    /// Loads a model directory: open_clip (`open_clip_config.json`) or Hugging Face (`config.json`).
+    pub fn load(_dir: impl AsRef<Path>) -> Result<Encoder> {
+        todo!()
+    }
+
+    /// The model that is compiled in.
+    pub fn builtin() -> Result<Encoder> {
+        todo!()
+    }
+}
+
+impl Encode for Encoder {
+    fn space(&self) -> &EmbeddingSpace {
+        self.0.space()
+    }
+    fn preprocess(&self) -> &Preprocess {
+        self.0.preprocess()
+    }
+    fn encode_images(&self, batch: &PixelBatch) -> Result<Embeddings> {
+        self.0.encode_images(batch)
+    }
+    fn encode_texts(&self, texts: &[&str]) -> Result<Embeddings> {
+        self.0.encode_texts(texts)
+    }
+}
+
+impl From<Encoder> for Arc<dyn Encode> {
+    fn from(encoder: Encoder) -> Self {
+        encoder.0
+    }
+}

@@ -1,0 +1,1 @@
+//! `Query` to a vector and a predicate.
