@@ -14,4 +14,4 @@ mod tokenizer;
 mod transformer;
 mod vision;
 
-pub use encoder::{EmbeddingSpace, Embeddings, Encode, Encoder, EncoderOptions, PixelBatch, Precision};
+pub use encoder::{Device, EmbeddingSpace, Embeddings, Encode, Encoder, EncoderOptions, PixelBatch, Precision};

@@ -125,27 +125,75 @@ pub enum Precision {
     F32,
 }
 
+/// Where the towers are evaluated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Device {
+    /// The processor.
+    #[default]
+    Cpu,
+    /// The CUDA device of this number (feature `cuda`).
+    Cuda(usize),
+    /// The Metal device of this number (feature `metal`).
+    Metal(usize),
+}
+
 /// How to load a model.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct EncoderOptions {
     /// Arithmetic of the towers.
     pub precision: Precision,
+    /// Where they are evaluated.
+    pub device: Device,
 }
 
-/// A loaded model.
+impl EncoderOptions {
+    /// The same options on another device.
+    pub fn device(mut self, device: Device) -> Self {
+        self.device = device;
+        self
+    }
+
+    /// The same options in another arithmetic.
+    pub fn precision(mut self, precision: Precision) -> Self {
+        self.precision = precision;
+        self
+    }
+}
+
+/// A loaded model. Cloning shares it.
 #[derive(Clone)]
 pub struct Encoder(Arc<dyn Encode>);
 
 impl Encoder {
-    /// Loads a model directory: open_clip (`open_clip_config.json`) or Hugging Face (`config.json`).
-    pub fn load(_dir: impl AsRef<Path>) -> Result<Encoder> {
+    /// Loads a model directory with the default options: open_clip (`open_clip_config.json`) or Hugging Face
+    /// (`config.json`). See [`Encoder::load_with`].
+    pub fn load(dir: impl AsRef<Path>) -> Result<Encoder> {
+        Self::load_with(dir, &EncoderOptions::default())
+    }
+
+    /// Loads a model directory.
+    ///
+    /// Reads configurations and tensor headers, and checks that every tensor is there in its shape and that none is left
+    /// over; the weights themselves are mapped, and a tower is built when it is first used. A model that serves only text
+    /// queries never touches its image tower.
+    ///
+    /// # Errors
+    /// [`Error::BadModel`](crate::Error::BadModel) names a missing file, key or tensor;
+    /// [`Error::UnsupportedModel`](crate::Error::UnsupportedModel) a key that would change the vectors and is not supported.
+    pub fn load_with(_dir: impl AsRef<Path>, _options: &EncoderOptions) -> Result<Encoder> {
         todo!()
     }
 
     /// The model that is compiled in.
     pub fn builtin() -> Result<Encoder> {
         todo!()
+    }
+
+    /// Any other implementation of [`Encode`].
+    pub fn new(encode: impl Encode + 'static) -> Encoder {
+        Encoder(Arc::new(encode))
     }
 }
 
@@ -167,5 +215,11 @@ impl Encode for Encoder {
 impl From<Encoder> for Arc<dyn Encode> {
     fn from(encoder: Encoder) -> Self {
         encoder.0
+    }
+}
+
+impl From<Arc<dyn Encode>> for Encoder {
+    fn from(encode: Arc<dyn Encode>) -> Self {
+        Encoder(encode)
     }
 }
