@@ -17,6 +17,6 @@ pub use engine::{Engine, Status};
 pub use error::{Error, Result};
 pub use ingest::{Ingest, Progress, Report, Skipped};
 pub use model::{EmbeddingSpace, Embeddings, Encode, Encoder, PixelBatch};
-pub use query::{Filter, Part, Query, Term};
+pub use query::{Bounds, Condition, Filter, Part, Query, Term};
 pub use search::{Hit, Search};
 pub use tintype_index as index;
