@@ -1,1 +1,3 @@
+//! Integration tests, one binary with a module per part.
 
+mod layering;
