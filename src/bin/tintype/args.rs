@@ -1,0 +1,227 @@
+//! The command line: help, completions and man page all come from these definitions.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum, ValueHint};
+use clap_complete::Shell;
+
+use crate::commands::models::ModelsArgs;
+
+/// Find photos by what is in them, on your own machine.
+///
+/// tintype reads the photos below the folders that you give it, describes each with a vector, and finds those that fit words
+/// or another picture. Photos are only read, never changed, and nothing leaves the machine.
+#[derive(Debug, Parser)]
+#[command(name = "tintype", version, max_term_width = 100, disable_help_subcommand = true, after_help = EXAMPLES)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  tintype search \"a dog running through snow\" --in ~/Photos
+  tintype search 'a dog on the beach -leash after:2024-05 camera:\"iPhone 13\"'
+  tintype similar ~/Photos/2023/IMG_2041.jpg --html like.html";
+
+/// What every command understands.
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct Common {
+    /// Where the library is kept [default: in the data directory of this system]
+    #[arg(long, global = true, value_name = "DIR", env = "TINTYPE_LIBRARY", value_hint = ValueHint::DirPath)]
+    pub(crate) library: Option<PathBuf>,
+    /// The model to use: a name that `tintype models` lists, or a model's directory
+    #[arg(long, global = true, value_name = "NAME|DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) model: Option<String>,
+    /// Colours and links
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub(crate) color: When,
+    /// Say nothing but mistakes
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+}
+
+/// When to colour.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum When {
+    /// On a terminal, unless NO_COLOR is set.
+    Auto,
+    /// Also into a pipe or file.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Take folders into the library, or bring it up to date
+    Index(IndexArgs),
+    /// Find photos by words, by pictures, or by both
+    #[command(after_help = QUERY_HELP)]
+    Search(SearchArgs),
+    /// Find photos that look like a picture
+    Similar(SimilarArgs),
+    /// Say what the library holds
+    Status(StatusArgs),
+    /// List the models, fetch one, or choose one
+    Models(ModelsArgs),
+    /// Take photos out of the library; the files stay where they are
+    Remove(RemoveArgs),
+    /// Check every byte of the library
+    Verify,
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the man page, or write one page per command
+    Man {
+        /// Write `tintype.1`, `tintype-search.1` and so on into this directory
+        #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+        dir: Option<PathBuf>,
+    },
+}
+
+/// `tintype index`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct IndexArgs {
+    /// Folders or files [default: what was indexed before]
+    #[arg(value_name = "PATH", value_hint = ValueHint::AnyPath)]
+    pub(crate) paths: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) walk: WalkArgs,
+}
+
+/// Which files an update looks at.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct WalkArgs {
+    /// Leave out what fits this pattern, such as `*.png` or `Trash/`; repeatable
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) exclude: Vec<String>,
+    /// Leave out folders of this name; repeatable
+    #[arg(long, value_name = "NAME")]
+    pub(crate) exclude_dir: Vec<String>,
+    /// Also take hidden files and folders
+    #[arg(long, visible_alias = "include-hidden")]
+    pub(crate) hidden: bool,
+    /// List every file that could not be read, however many
+    #[arg(long, short)]
+    pub(crate) verbose: bool,
+}
+
+/// `tintype search`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct SearchArgs {
+    /// What to look for (best in quotes); nothing lists the newest photos
+    #[arg(value_name = "QUERY")]
+    pub(crate) query: Vec<String>,
+    /// Also look for this; repeatable
+    #[arg(long, short, value_name = "QUERY")]
+    pub(crate) add: Vec<String>,
+    /// Stay away from this; repeatable
+    #[arg(long, short, visible_alias = "sub", value_name = "QUERY")]
+    pub(crate) subtract: Vec<String>,
+    /// Only below this folder, which is brought up to date first; repeatable
+    #[arg(long = "in", value_name = "PATH", value_hint = ValueHint::AnyPath)]
+    pub(crate) within: Vec<PathBuf>,
+    /// Search the library as it is, without looking for new photos
+    #[arg(long, short, visible_aliases = ["no-indexing", "skip-index", "skip-indexing"])]
+    pub(crate) no_update: bool,
+    #[command(flatten)]
+    pub(crate) walk: WalkArgs,
+    #[command(flatten)]
+    pub(crate) page: PageArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// `tintype similar`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct SimilarArgs {
+    /// A picture, of the library or not
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub(crate) file: PathBuf,
+    /// Only below this folder; repeatable
+    #[arg(long = "in", value_name = "PATH", value_hint = ValueHint::AnyPath)]
+    pub(crate) within: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) page: PageArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// Which of the answers.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct PageArgs {
+    /// At most so many photos
+    #[arg(long, short = 't', visible_alias = "top", value_name = "N", default_value_t = 20)]
+    pub(crate) limit: usize,
+    /// Leave out the best N
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) offset: usize,
+    /// Only photos with at least this score
+    #[arg(long, value_name = "SCORE", allow_negative_numbers = true)]
+    pub(crate) min_score: Option<f32>,
+}
+
+/// The form of the answer.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct OutputArgs {
+    /// One JSON object per photo and line
+    #[arg(long, conflicts_with_all = ["paths", "null", "preview"])]
+    pub(crate) json: bool,
+    /// Paths only, one per line
+    #[arg(long, short = 'f', visible_alias = "filepath-only")]
+    pub(crate) paths: bool,
+    /// Paths only, each followed by a NUL byte (for `xargs -0`)
+    #[arg(long, short = '0')]
+    pub(crate) null: bool,
+    /// Show the pictures in the terminal
+    #[arg(long, short, conflicts_with_all = ["paths", "null"])]
+    pub(crate) preview: bool,
+    /// Rows that a preview takes
+    #[arg(long, short = 'H', value_name = "ROWS", default_value_t = 12)]
+    pub(crate) preview_height: u16,
+    /// Also write a page of thumbnails that opens in any browser, offline
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) html: Option<PathBuf>,
+}
+
+/// `tintype status`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct StatusArgs {
+    /// As one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `tintype remove`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct RemoveArgs {
+    /// Folders or files
+    #[arg(required = true, value_name = "PATH", value_hint = ValueHint::AnyPath)]
+    pub(crate) paths: Vec<PathBuf>,
+}
+
+const QUERY_HELP: &str = "\
+Queries:
+  a dog on the beach              words
+  pool.jpg  ./pool  ~/pool.jpg    a picture file; ./ forces a file, quotes force words
+  a dog on the beach -leash       a - before a word pushes away from it
+  2:\"golden retriever\" + ./pool.jpg - fruit
+                                  sums: + and - join, N: weighs
+  like:Holidays/pool.jpg          a photo of the library
+
+Filters, anywhere in the query; - before one negates it:
+  after:2024-05  before:2025  date:2024-05-17
+  camera:\"iPhone 13\"  lens:50mm  type:jpeg,png
+  near:48.85,2.35~10km            latitude,longitude~distance
+  path:Holidays/**  in:~/Photos
+  width:2000..  height:..1080  size:5MB..
+
+Times and ratios (10:30, 3:2) are words, and so are hyphens inside a word.
+
+Exit status: 0 done, 1 some files could not be read, 2 a mistake in the query, 130 interrupted.";

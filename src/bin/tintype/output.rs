@@ -1,0 +1,167 @@
+//! Talking to the user: stdout for the answer, stderr for everything else.
+
+use std::fmt::Display;
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+use indicatif::MultiProgress;
+
+use crate::args::When;
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// All done.
+    Done,
+    /// Done, but some files could not be read.
+    Partly,
+    /// A mistake in the command line or the query.
+    Usage,
+    /// Ctrl-C.
+    Interrupted,
+}
+
+impl From<Outcome> for ExitCode {
+    fn from(outcome: Outcome) -> Self {
+        ExitCode::from(match outcome {
+            Outcome::Done => 0,
+            Outcome::Partly => 1,
+            Outcome::Usage => 2,
+            Outcome::Interrupted => 130,
+        })
+    }
+}
+
+/// Colours of one stream; none when the stream is no terminal.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Palette {
+    on: bool,
+}
+
+impl Palette {
+    fn choose(when: When, terminal: bool) -> Self {
+        let on = match when {
+            When::Always => true,
+            When::Never => false,
+            When::Auto => {
+                let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+                terminal && !refused && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+            }
+        };
+        Self { on }
+    }
+
+    /// Whether there is any colour.
+    pub(crate) fn is_on(self) -> bool {
+        self.on
+    }
+
+    fn paint(self, code: &str, text: impl Display) -> String {
+        if self.on { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_string() }
+    }
+
+    /// For what matters.
+    pub(crate) fn bold(self, text: impl Display) -> String {
+        self.paint("1", text)
+    }
+
+    /// For what matters less.
+    pub(crate) fn dim(self, text: impl Display) -> String {
+        self.paint("2", text)
+    }
+
+    /// For mistakes.
+    pub(crate) fn red(self, text: impl Display) -> String {
+        self.paint("31;1", text)
+    }
+
+    /// For warnings.
+    pub(crate) fn yellow(self, text: impl Display) -> String {
+        self.paint("33", text)
+    }
+
+    /// For names and places.
+    pub(crate) fn cyan(self, text: impl Display) -> String {
+        self.paint("36", text)
+    }
+}
+
+/// The talk on stderr; bars drawn through [`Talk::bars`] stay below what is said.
+#[derive(Debug)]
+pub(crate) struct Talk {
+    /// Colours of stderr.
+    pub(crate) palette: Palette,
+    /// Colours of stdout.
+    pub(crate) answer: Palette,
+    terminal: bool,
+    quiet: bool,
+    bars: MultiProgress,
+}
+
+impl Talk {
+    /// Looks at the two streams.
+    pub(crate) fn new(when: When, quiet: bool) -> Self {
+        let terminal = io::stderr().is_terminal();
+        Self {
+            palette: Palette::choose(when, terminal),
+            answer: Palette::choose(when, io::stdout().is_terminal()),
+            terminal,
+            quiet,
+            bars: MultiProgress::new(),
+        }
+    }
+
+    /// Whether stderr is a terminal.
+    pub(crate) fn is_terminal(&self) -> bool {
+        self.terminal
+    }
+
+    /// Whether only mistakes are said.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
+    /// Where progress bars are drawn.
+    pub(crate) fn bars(&self) -> &MultiProgress {
+        &self.bars
+    }
+
+    /// Says a line, unless quiet.
+    pub(crate) fn say(&self, line: impl Display) {
+        if !self.quiet {
+            self.line(line);
+        }
+    }
+
+    /// Says a line even when quiet. A stderr that is gone is nothing to stop for.
+    pub(crate) fn line(&self, line: impl Display) {
+        self.bars.suspend(|| {
+            let _ = writeln!(io::stderr().lock(), "{line}");
+        });
+    }
+}
+
+/// Tells an error in the words of a person, and says how the program ends.
+pub(crate) fn report(error: &anyhow::Error, talk: &Talk) -> Outcome {
+    let broken_pipe = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    };
+    if error.chain().any(broken_pipe) {
+        return Outcome::Done;
+    }
+    if let Some(tintype::Error::Cancelled) = error.downcast_ref() {
+        return Outcome::Interrupted;
+    }
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        // Many errors already quote their source.
+        if !text.ends_with(&cause) {
+            text = if text.is_empty() { cause } else { format!("{text}: {cause}") };
+        }
+    }
+    talk.line(format_args!("{} {text}", talk.palette.red("error:")));
+    match error.downcast_ref() {
+        Some(tintype::Error::BadQuery { .. }) => Outcome::Usage,
+        _ => Outcome::Partly,
+    }
+}
