@@ -1,1 +1,122 @@
-//! To be written.
+//! The model that is compiled in: small, English only, there at once.
+//!
+//! Its files lie in `builtin/`: a model card (`README.md`), int8 weights, a tokenizer, the configuration, and in `train/` how
+//! it was made. It runs on the kernels of [`cpu`](super::cpu) alone. candle would evaluate its depthwise convolutions group
+//! by group, and a program that starts for one query must not build a tensor graph first.
+//!
+//! Each tower is unpacked when it is first used, so a text query never pays for the image tower.
+
+mod image;
+mod text;
+mod weights;
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use serde::Deserialize;
+
+use super::cpu::Isa;
+use super::{EmbeddingSpace, Embeddings, Encode, PixelBatch};
+use crate::image::{Interpolation, Preprocess, ResizeMode};
+use crate::{Error, Result};
+use image::{ImageConfig, ImageTower};
+use text::{TextConfig, TextTower};
+use weights::Weights;
+
+static CONFIG: &str = include_str!("builtin/config.json");
+static WEIGHTS: &[u8] = include_bytes!("builtin/weights.safetensors");
+static TOKENIZER: &[u8] = include_bytes!("builtin/tokenizer.json");
+
+/// `config.json`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Config {
+    name: String,
+    dim: usize,
+    image: ImageConfig,
+    text: TextConfig,
+}
+
+/// The built-in dual encoder.
+pub(super) struct Builtin {
+    isa: Isa,
+    config: Config,
+    space: EmbeddingSpace,
+    preprocess: Preprocess,
+    image: OnceLock<ImageTower>,
+    text: OnceLock<TextTower>,
+}
+
+impl Builtin {
+    /// Reads the configuration; the towers follow on first use.
+    pub(super) fn new() -> Result<Self> {
+        Self::with_isa(Isa::detect())
+    }
+
+    fn with_isa(isa: Isa) -> Result<Self> {
+        let config: Config = serde_json::from_str(CONFIG).map_err(bad)?;
+        let space =
+            EmbeddingSpace { model: "builtin".into(), fingerprint: format!("{}/f32", config.name), dim: config.dim };
+        let preprocess = Preprocess {
+            size: (config.image.size, config.image.size),
+            mean: [0.5; 3],
+            std: [0.5; 3],
+            interpolation: Interpolation::Bilinear,
+            resize_mode: ResizeMode::Squash,
+            fill: 0,
+            rgb_first: true,
+        };
+        Ok(Self { isa, config, space, preprocess, image: OnceLock::new(), text: OnceLock::new() })
+    }
+
+    fn image(&self) -> Result<&ImageTower> {
+        if let Some(tower) = self.image.get() {
+            return Ok(tower);
+        }
+        let tower = ImageTower::load(self.isa, &Weights::read(WEIGHTS)?, &self.config.image, self.config.dim)?;
+        Ok(self.image.get_or_init(|| tower))
+    }
+
+    fn text(&self) -> Result<&TextTower> {
+        if let Some(tower) = self.text.get() {
+            return Ok(tower);
+        }
+        let tower = TextTower::load(self.isa, &Weights::read(WEIGHTS)?, &self.config.text, self.config.dim, TOKENIZER)?;
+        Ok(self.text.get_or_init(|| tower))
+    }
+}
+
+impl Encode for Builtin {
+    fn space(&self) -> &EmbeddingSpace {
+        &self.space
+    }
+
+    fn preprocess(&self) -> &Preprocess {
+        &self.preprocess
+    }
+
+    fn encode_images(&self, batch: &PixelBatch) -> Result<Embeddings> {
+        if !batch.is_empty() && batch.size() != self.preprocess.size {
+            let ((height, width), (want, _)) = (batch.size(), self.preprocess.size);
+            return Err(bad(format!("pictures of {height} × {width} pixels; this model takes {want} × {want}")));
+        }
+        Ok(Embeddings::new(self.config.dim, self.image()?.encode(batch.as_bytes())))
+    }
+
+    fn encode_texts(&self, texts: &[&str]) -> Result<Embeddings> {
+        Ok(Embeddings::new(self.config.dim, self.text()?.encode(texts)?))
+    }
+}
+
+/// An error of this model.
+fn bad(reason: impl ToString) -> Error {
+    Error::BadModel { path: PathBuf::from("built-in model"), reason: reason.to_string() }
+}
+
+/// Scales a row to length 1; a row of zeros stays.
+fn normalise(row: &mut [f32]) {
+    let length = row.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
+    if length > 0.0 {
+        row.iter_mut().for_each(|x| *x = (f64::from(*x) / length) as f32);
+    }
+}

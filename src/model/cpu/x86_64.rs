@@ -1,0 +1,142 @@
+//! AVX2 and AVX-512 as [`Simd`].
+
+use std::arch::x86_64::*;
+
+use super::simd::{Kernel, Simd};
+
+/// 256-bit vectors with fused multiply-add.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx2;
+
+/// 512-bit vectors with the byte dot product (VNNI).
+#[derive(Clone, Copy)]
+pub(crate) struct Avx512;
+
+impl Avx2 {
+    pub(crate) fn present() -> bool {
+        is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
+    }
+}
+
+impl Avx512 {
+    pub(crate) fn present() -> bool {
+        Avx2::present()
+            && is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512vnni")
+    }
+}
+
+/// # Safety
+/// As [`Kernel::run`].
+#[target_feature(enable = "avx2,fma")]
+pub(crate) unsafe fn run_avx2<K: Kernel>(kernel: K) -> K::Output {
+    // SAFETY: the features are enabled here; the rest is the caller's promise.
+    unsafe { kernel.run::<Avx2>() }
+}
+
+/// # Safety
+/// As [`Kernel::run`].
+#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(crate) unsafe fn run_avx512<K: Kernel>(kernel: K) -> K::Output {
+    // SAFETY: the features are enabled here; the rest is the caller's promise.
+    unsafe { kernel.run::<Avx512>() }
+}
+
+/// One-line wrappers around intrinsics.
+macro_rules! wrap {
+    ($($name:ident($($arg:ident: $kind:ty),*) -> $out:ty = $body:expr;)*) => {$(
+        #[inline(always)]
+        unsafe fn $name($($arg: $kind),*) -> $out {
+            // SAFETY: the caller vouches for the instruction set and for the pointers.
+            unsafe { $body }
+        }
+    )*};
+}
+
+/// Lane mask of AVX2's masked moves: all ones in the first `n` lanes.
+#[inline(always)]
+unsafe fn first(n: usize) -> __m256i {
+    const ONES_THEN_ZEROS: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
+    debug_assert!(n <= 8);
+    // SAFETY: n ≤ 8, so the eight numbers from 8 - n lie inside the table.
+    unsafe { _mm256_loadu_si256(ONES_THEN_ZEROS.as_ptr().add(8 - n).cast()) }
+}
+
+impl Simd for Avx2 {
+    type F = __m256;
+    type I = __m256i;
+    const LANES: usize = 8;
+    const ROWS: usize = 6;
+
+    wrap! {
+        splat(x: f32) -> __m256 = _mm256_set1_ps(x);
+        load(p: *const f32) -> __m256 = _mm256_loadu_ps(p);
+        store(p: *mut f32, v: __m256) -> () = _mm256_storeu_ps(p, v);
+        store_first(p: *mut f32, v: __m256, n: usize) -> () = _mm256_maskstore_ps(p, first(n), v);
+        load_first(p: *const f32, n: usize) -> __m256 = _mm256_maskload_ps(p, first(n));
+        fma(a: __m256, b: __m256, c: __m256) -> __m256 = _mm256_fmadd_ps(a, b, c);
+        add(a: __m256, b: __m256) -> __m256 = _mm256_add_ps(a, b);
+        sub(a: __m256, b: __m256) -> __m256 = _mm256_sub_ps(a, b);
+        mul(a: __m256, b: __m256) -> __m256 = _mm256_mul_ps(a, b);
+        div(a: __m256, b: __m256) -> __m256 = _mm256_div_ps(a, b);
+        min(a: __m256, b: __m256) -> __m256 = _mm256_min_ps(a, b);
+        max(a: __m256, b: __m256) -> __m256 = _mm256_max_ps(a, b);
+        round(v: __m256) -> __m256 = _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(v);
+        exp2_whole(n: __m256) -> __m256 = _mm256_castsi256_ps(_mm256_slli_epi32::<23>(
+            _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127))));
+    }
+    #[inline(always)]
+    unsafe fn sum(v: __m256) -> f32 {
+        // SAFETY: arithmetic only; the caller vouches for the instruction set.
+        unsafe {
+            let v = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+            let v = _mm_add_ps(v, _mm_movehl_ps(v, v));
+            _mm_cvtss_f32(_mm_add_ss(v, _mm_movehdup_ps(v)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn largest(v: __m256) -> f32 {
+        // SAFETY: arithmetic only; the caller vouches for the instruction set.
+        unsafe {
+            let v = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+            let v = _mm_max_ps(v, _mm_movehl_ps(v, v));
+            _mm_cvtss_f32(_mm_max_ss(v, _mm_movehdup_ps(v)))
+        }
+    }
+}
+
+/// Lane mask of the first `n` ≤ 16 lanes.
+#[inline(always)]
+fn first16(n: usize) -> __mmask16 {
+    ((1u32 << n) - 1) as u16
+}
+
+impl Simd for Avx512 {
+    type F = __m512;
+    type I = __m512i;
+    const LANES: usize = 16;
+    // 13 × 2 accumulators, two weight vectors, one broadcast: 29 of 32 registers.
+    const ROWS: usize = 13;
+
+    wrap! {
+        splat(x: f32) -> __m512 = _mm512_set1_ps(x);
+        load(p: *const f32) -> __m512 = _mm512_loadu_ps(p);
+        store(p: *mut f32, v: __m512) -> () = _mm512_storeu_ps(p, v);
+        store_first(p: *mut f32, v: __m512, n: usize) -> () = _mm512_mask_storeu_ps(p, first16(n), v);
+        load_first(p: *const f32, n: usize) -> __m512 = _mm512_maskz_loadu_ps(first16(n), p);
+        fma(a: __m512, b: __m512, c: __m512) -> __m512 = _mm512_fmadd_ps(a, b, c);
+        add(a: __m512, b: __m512) -> __m512 = _mm512_add_ps(a, b);
+        sub(a: __m512, b: __m512) -> __m512 = _mm512_sub_ps(a, b);
+        mul(a: __m512, b: __m512) -> __m512 = _mm512_mul_ps(a, b);
+        div(a: __m512, b: __m512) -> __m512 = _mm512_div_ps(a, b);
+        min(a: __m512, b: __m512) -> __m512 = _mm512_min_ps(a, b);
+        max(a: __m512, b: __m512) -> __m512 = _mm512_max_ps(a, b);
+        round(v: __m512) -> __m512 = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT }>(v);
+        exp2_whole(n: __m512) -> __m512 = _mm512_scalef_ps(_mm512_set1_ps(1.0), n);
+        sum(v: __m512) -> f32 = _mm512_reduce_add_ps(v);
+        largest(v: __m512) -> f32 = _mm512_reduce_max_ps(v);
+    }
+}
