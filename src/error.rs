@@ -63,6 +63,47 @@ pub enum Error {
         /// Its value as written.
         value: String,
     },
+    /// No known model has this name.
+    #[error("no model is called {name}; there are: {known}")]
+    UnknownModel {
+        /// The name that was asked for.
+        name: String,
+        /// Names that come closest.
+        known: String,
+    },
+    /// A model that is not on this machine, while the hub must not be asked.
+    #[error("{}: {missing} of {model} is not here, and downloads are switched off (offline)", cache.display())]
+    Offline {
+        /// Repository of the model.
+        model: String,
+        /// The cache folder.
+        cache: PathBuf,
+        /// The first file that is missing.
+        missing: String,
+    },
+    /// A model hub did not give what was asked of it.
+    #[error("{url}: {reason}")]
+    Hub {
+        /// What was asked for.
+        url: String,
+        /// What went wrong and what to do.
+        reason: String,
+        /// What the network library said.
+        source: Option<Source>,
+    },
+    /// The folder that models are kept in cannot take a file.
+    #[error("{}: {reason}", path.display())]
+    ModelCache {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        reason: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The home directory, which the model cache lies in by default, is unknown.
+    #[error("no home directory is known: say where models are to be kept (HF_HOME)")]
+    NoHome,
     /// A tensor operation failed.
     #[error("the model could not be evaluated")]
     Tensor(#[source] Source),

@@ -1,4 +1,6 @@
 //! Integration tests, one binary with a module per part.
 
 mod builtin;
+#[cfg(feature = "hub")]
+mod hub;
 mod layering;

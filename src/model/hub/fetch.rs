@@ -1,0 +1,208 @@
+//! A whole model: which of its files are missing, and the request that brings them.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::cache::Repository;
+use super::download::{Downloads, Remote};
+use super::options::HubOptions;
+use crate::model::registry::{Model, Source};
+use crate::{Error, Result};
+
+/// Where a download stands.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Progress {
+    /// The file that it is about.
+    pub file: &'static str,
+    /// What is being done with it.
+    pub stage: Stage,
+    /// Bytes on this machine, of all files of the model.
+    pub bytes: u64,
+    /// Bytes of all files, once they are known.
+    pub total: Option<u64>,
+    /// Those of `bytes` that were here when the download began: they say nothing about its speed.
+    pub found: u64,
+}
+
+/// What a download is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Stage {
+    /// Asking the hub about a file.
+    Asking,
+    /// Waiting for another program that downloads the same file.
+    Waiting,
+    /// Downloading.
+    Downloading,
+    /// Comparing the file with its checksum.
+    Checking,
+    /// Pausing before another attempt.
+    Retrying {
+        /// What went wrong.
+        reason: String,
+        /// How long the pause is.
+        pause: Duration,
+    },
+}
+
+/// A request for a model's files; ends in [`run`](Fetch::run).
+#[must_use = "nothing is fetched before `run`"]
+pub struct Fetch<'a> {
+    model: &'a Model,
+    options: &'a HubOptions,
+    progress: Box<dyn FnMut(&Progress) + 'a>,
+    stop: Box<dyn Fn() -> bool + 'a>,
+}
+
+impl<'a> Fetch<'a> {
+    /// Asks for `model`.
+    pub fn new(model: &'a Model, options: &'a HubOptions) -> Self {
+        Self { model, options, progress: Box::new(|_| {}), stop: Box::new(|| false) }
+    }
+
+    /// Calls `report` as the download goes on, some thousand times for a large file, on the calling thread.
+    pub fn on_progress(mut self, report: impl FnMut(&Progress) + 'a) -> Self {
+        self.progress = Box::new(report);
+        self
+    }
+
+    /// Stops when `stop` says so; it is asked about twenty times a second. What has arrived is kept.
+    pub fn cancel_when(mut self, stop: impl Fn() -> bool + 'a) -> Self {
+        self.stop = Box::new(stop);
+        self
+    }
+
+    /// The directory with the model's files. What is complete on this machine is used as it is, without a word to the hub;
+    /// otherwise the missing files are downloaded, resumed where an earlier download stopped.
+    ///
+    /// # Errors
+    /// [`Error::Offline`] if something is missing and the hub must not be asked; [`Error::Hub`] if it does not answer,
+    /// refuses, or sends something else than its own checksum promises; [`Error::ModelCache`] if the cache folder cannot
+    /// be written; [`Error::Cancelled`].
+    pub fn run(mut self) -> Result<PathBuf> {
+        if let Some(directory) = locate(self.model, self.options) {
+            return Ok(directory);
+        }
+        let preferred = &self.model.sources[0];
+        if self.options.offline {
+            let here = Repository::new(&self.options.cache, preferred.repository);
+            let missing = here.find(preferred.revision, preferred.layout.needs()).err().unwrap_or_default().to_owned();
+            let (model, cache) = (preferred.repository.to_owned(), self.options.cache.clone());
+            return Err(Error::Offline { model, cache, missing });
+        }
+        let mut watch = Watch::new(&mut *self.progress, &*self.stop);
+        let mut lacking = None;
+        for source in self.model.sources {
+            match plan(source, self.options, &mut watch)? {
+                Ok(files) => return bring(source, &files, self.options, &mut watch),
+                Err(missing) => lacking = lacking.or(Some(missing)),
+            }
+        }
+        let url = format!("{}/{}", self.options.endpoint, preferred.repository);
+        let missing = lacking.unwrap_or_default();
+        Err(Error::Hub { url, reason: format!("the repository has no {missing}"), source: None })
+    }
+}
+
+/// The directory with a model's files, if all of them are on this machine. Asks nobody, writes nothing.
+pub fn locate(model: &Model, options: &HubOptions) -> Option<PathBuf> {
+    model.sources.iter().find_map(|source| {
+        Repository::new(&options.cache, source.repository).find(source.revision, source.layout.needs()).ok()
+    })
+}
+
+/// The files that make the model, all of one commit; or the first that the repository lacks.
+fn plan(source: &Source, options: &HubOptions, watch: &mut Watch<'_>) -> Result<Result<Vec<Remote>, &'static str>> {
+    let downloads = Downloads::new(options, source.repository)?;
+    let mut files: Vec<Remote> = Vec::new();
+    'needs: for need in source.layout.needs() {
+        'sets: for set in *need {
+            let known = files.len();
+            for file in *set {
+                let revision = files.first().map_or(source.revision, |first| &first.commit).to_owned();
+                match downloads.ask(&revision, file, watch)? {
+                    Some(remote) => files.push(remote),
+                    None => {
+                        files.truncate(known);
+                        continue 'sets;
+                    }
+                }
+            }
+            continue 'needs;
+        }
+        return Ok(Err(need[0][0]));
+    }
+    Ok(Ok(files))
+}
+
+/// Downloads what is missing and makes the snapshot of it.
+fn bring(source: &Source, files: &[Remote], options: &HubOptions, watch: &mut Watch<'_>) -> Result<PathBuf> {
+    let repository = Repository::new(&options.cache, source.repository);
+    let downloads = Downloads::new(options, source.repository)?;
+    let commit = files.first().map_or("", |first| &first.commit);
+    repository.prepare(commit)?;
+    watch.expect(files);
+    for remote in files {
+        if !repository.snapshot(commit).join(remote.file).is_file() {
+            downloads.get(remote, &repository, watch)?;
+            repository.link(&remote.etag, commit, remote.file, options.symlinks)?;
+        }
+        watch.finish(remote);
+    }
+    repository.set_commit(source.revision, commit)?;
+    Ok(repository.snapshot(commit))
+}
+
+/// The caller's two closures, and the sums that the first is shown.
+pub(super) struct Watch<'a> {
+    progress: &'a mut dyn FnMut(&Progress),
+    pub(super) stop: &'a dyn Fn() -> bool,
+    now: Progress,
+    /// Bytes of the files that are finished.
+    finished: u64,
+    /// The file whose bytes have been compared with what was found, so that a resumed one counts once.
+    started: Option<&'static str>,
+}
+
+impl<'a> Watch<'a> {
+    fn new(progress: &'a mut dyn FnMut(&Progress), stop: &'a dyn Fn() -> bool) -> Self {
+        let now = Progress { file: "", stage: Stage::Asking, bytes: 0, total: None, found: 0 };
+        Self { progress, stop, now, finished: 0, started: None }
+    }
+
+    fn expect(&mut self, files: &[Remote]) {
+        self.now.total = files.iter().map(|file| file.size).sum();
+    }
+
+    /// Shows a change of stage.
+    pub(super) fn show(&mut self, file: &'static str, stage: Stage) {
+        self.now.file = file;
+        self.now.stage = stage;
+        (self.progress)(&self.now);
+    }
+
+    /// A download begins, with `len` bytes from an earlier one.
+    pub(super) fn start(&mut self, file: &'static str, len: u64) {
+        if self.started.replace(file) != Some(file) {
+            self.now.found += len;
+        }
+        self.grow(file, len);
+    }
+
+    /// The file has `len` bytes now.
+    pub(super) fn grow(&mut self, file: &'static str, len: u64) {
+        self.now.bytes = self.finished + len;
+        self.show(file, Stage::Downloading);
+    }
+
+    /// The file is complete, downloaded or found.
+    fn finish(&mut self, remote: &Remote) {
+        self.finished += remote.size.unwrap_or(0);
+        if self.started != Some(remote.file) {
+            self.now.found += remote.size.unwrap_or(0);
+        }
+        self.now.bytes = self.finished;
+        self.show(remote.file, Stage::Downloading);
+    }
+}
