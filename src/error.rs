@@ -112,8 +112,16 @@ pub enum Error {
     BadQuery {
         /// What is wrong.
         message: String,
-        /// Byte range in the query text.
+        /// Byte range in the query text; empty where the mistake has no place in it.
         span: std::ops::Range<usize>,
+    },
+    /// A picture of the query that cannot be used.
+    #[error("{}: {source}", path.display())]
+    QueryImage {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<Error>,
     },
     /// The catalog failed.
     #[error("{}: the catalog failed", path.display())]
@@ -139,6 +147,13 @@ pub enum Error {
     /// The caller's cancellation closure said stop. Everything committed so far is kept.
     #[error("interrupted")]
     Cancelled,
+}
+
+/// What cannot happen needs no conversion, but the compiler wants one: a search takes a [`Query`](crate::Query) as well as text.
+impl From<std::convert::Infallible> for Error {
+    fn from(never: std::convert::Infallible) -> Self {
+        match never {}
+    }
 }
 
 impl Error {

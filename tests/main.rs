@@ -4,3 +4,4 @@ mod builtin;
 #[cfg(feature = "hub")]
 mod hub;
 mod layering;
+mod query;

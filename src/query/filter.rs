@@ -4,7 +4,6 @@
 //! wrapping, and whoever evaluates one (a database, [`Predicate`]) folds over it. [`Predicate`] is the definition of what the
 //! conditions mean; every faster evaluation must agree with it.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
@@ -96,6 +95,10 @@ impl Filter {
         &self.conditions
     }
 
+    pub(super) fn conditions_mut(&mut self) -> &mut [Condition] {
+        &mut self.conditions
+    }
+
     /// Whether every photo passes.
     pub fn is_empty(&self) -> bool {
         self.conditions.is_empty()
@@ -108,6 +111,15 @@ impl Filter {
     pub fn predicate(&self, zone: TimeZone) -> Result<Predicate> {
         let tests = self.conditions.iter().map(Test::new).collect::<Result<_>>()?;
         Ok(Predicate { tests, zone })
+    }
+}
+
+impl IntoIterator for Filter {
+    type Item = Condition;
+    type IntoIter = std::vec::IntoIter<Condition>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.conditions.into_iter()
     }
 }
 
@@ -232,14 +244,4 @@ fn globs(patterns: &[String]) -> Result<GlobSet> {
 fn bad_pattern(error: globset::Error) -> Error {
     let pattern = error.glob().unwrap_or_default();
     Error::BadQuery { message: format!("the path pattern {pattern} cannot be read: {}", error.kind()), span: 0..0 }
-}
-
-impl fmt::Display for Bounds {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(min) = self.min {
-            write!(f, "{min}")?;
-        }
-        f.write_str("..")?;
-        self.max.map_or(Ok(()), |max| write!(f, "{max}"))
-    }
 }
