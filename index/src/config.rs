@@ -14,6 +14,16 @@ pub enum Rows {
     F16,
 }
 
+impl Rows {
+    /// Bytes per number.
+    pub(crate) const fn bytes(self) -> usize {
+        match self {
+            Rows::F32 => 4,
+            Rows::F16 => 2,
+        }
+    }
+}
+
 /// What an index is. Given once, to [`Index::create`](crate::Index::create); stored with the index ever after.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {

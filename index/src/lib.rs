@@ -19,13 +19,27 @@
 //! # }
 //! ```
 
+mod build;
+mod calibrate;
+mod collect;
+mod compose;
 mod config;
+mod encoding;
 mod error;
+mod fold;
+mod format;
+mod graph;
 mod index;
+mod kernel;
+mod manifest;
 mod metric;
+mod plan;
 mod reader;
+mod sealed;
 mod search;
-mod snapshot;
+mod segment;
+pub mod storage;
+mod vectors;
 mod verify;
 mod writer;
 

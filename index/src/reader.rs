@@ -1,26 +1,88 @@
 //! A snapshot of one commit.
 
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::Key;
+use crate::collect::Work;
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::format::ManifestData;
+use crate::kernel::Kernels;
 use crate::search::{Search, SearchBatch};
-use crate::snapshot::Snapshot;
+use crate::segment::Part;
+use crate::storage::Storage;
 use crate::verify::VerifyReport;
 
 /// A snapshot of one commit. Cloning is cheap, any number of threads may search at once, and no writer is ever in the way.
-#[derive(Clone, Debug)]
+///
+/// Files are mapped: what is searched often is in memory as long as the system has room, and every byte is compared with its
+/// checksum before it is first used.
+#[derive(Clone)]
 pub struct Reader {
-    pub(crate) snapshot: Arc<Snapshot>,
-    pub(crate) dir: PathBuf,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    storage: Arc<dyn Storage>,
+    data: ManifestData,
+    parts: Vec<Part>,
+    live: u64,
+    kernels: Kernels,
+    /// Working memory of searches that are over, for those to come.
+    idle: Mutex<Vec<Work>>,
+}
+
+/// Working memories that are kept.
+const IDLE: usize = 64;
+
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let path = self.shared.storage.path("");
+        f.debug_struct("Reader")
+            .field("path", &path)
+            .field("generation", &self.generation())
+            .field("kernels", &self.shared.kernels.name)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Reader {
+    pub(crate) fn new(storage: Arc<dyn Storage>, data: ManifestData, parts: Vec<Part>) -> Reader {
+        let live = parts.iter().map(|part| u64::from(part.live())).sum();
+        let kernels = Kernels::detect();
+        Reader { shared: Arc::new(Shared { storage, data, parts, live, kernels, idle: Mutex::default() }) }
+    }
+
+    pub(crate) fn parts(&self) -> &[Part] {
+        &self.shared.parts
+    }
+
+    pub(crate) fn kernels(&self) -> &Kernels {
+        &self.shared.kernels
+    }
+
+    pub(crate) fn storage(&self) -> &dyn Storage {
+        &*self.shared.storage
+    }
+
+    pub(crate) fn data(&self) -> &ManifestData {
+        &self.shared.data
+    }
+
+    pub(crate) fn take_work(&self) -> Work {
+        self.shared.idle.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+    }
+
+    pub(crate) fn give_work(&self, work: Work) {
+        let mut idle = self.shared.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < IDLE {
+            idle.push(work);
+        }
+    }
+
     /// Vectors in this snapshot.
     pub fn len(&self) -> u64 {
-        self.snapshot.keys.len() as u64
+        self.shared.live
     }
 
     /// Whether this snapshot holds no vector.
@@ -30,12 +92,12 @@ impl Reader {
 
     /// The commit that this snapshot shows.
     pub fn generation(&self) -> u64 {
-        self.snapshot.generation
+        self.shared.data.generation
     }
 
     /// What this index is.
     pub fn config(&self) -> &Config {
-        &self.snapshot.config
+        &self.shared.data.config
     }
 
     /// Whether a vector has this key.
@@ -43,7 +105,17 @@ impl Reader {
     /// # Errors
     /// [`Error::Corrupt`] if the key table is damaged.
     pub fn contains(&self, key: Key) -> Result<bool> {
-        Ok(self.snapshot.by_key.contains_key(&key))
+        Ok(self.find(key)?.is_some())
+    }
+
+    /// The newest part comes last, and a key is live in one part at most.
+    fn find(&self, key: Key) -> Result<Option<(&Part, u32)>> {
+        for part in self.parts().iter().rev() {
+            if let Some(row) = part.find(key)? {
+                return Ok(Some((part, row)));
+            }
+        }
+        Ok(None)
     }
 
     /// The vector with this key, as stored: normalised for cosine, rounded if rows are kept as f16.
@@ -51,12 +123,18 @@ impl Reader {
     /// # Errors
     /// [`Error::Corrupt`] if its bytes are damaged.
     pub fn get(&self, key: Key) -> Result<Option<Vec<f32>>> {
-        Ok(self.snapshot.by_key.get(&key).map(|&at| self.snapshot.row(at).to_vec()))
+        let Some((part, row)) = self.find(key)? else { return Ok(None) };
+        let mut vector = Vec::with_capacity(self.config().dim);
+        part.segment.vector(row, &mut vector)?;
+        Ok(Some(vector))
     }
 
-    /// Every key, in no particular order. An item is an error where the table of keys is damaged.
+    /// Every key, in no particular order. An item is an error where the bytes that hold it are damaged.
     pub fn keys(&self) -> impl Iterator<Item = Result<Key>> + '_ {
-        self.snapshot.keys.iter().copied().map(Ok)
+        self.parts().iter().flat_map(|part| {
+            let live = (0..part.segment.count()).filter(|&row| !part.removed.contains(row));
+            live.map(|row| part.segment.key(row))
+        })
     }
 
     /// Starts a search for the nearest vectors to `query`.
@@ -78,10 +156,11 @@ impl Reader {
         SearchBatch::new(self, queries)
     }
 
-    /// Reads every byte and checks it. Takes as long as reading the files does.
+    /// Reads every byte of this snapshot from disk and checks it, then checks that graphs and key tables are whole. Takes as
+    /// long as reading the files does, and longer where there are graphs.
     ///
     /// # Errors
-    /// [`Error::Io`]. Damage is not an error here but a line in the report.
+    /// Damage is not an error here but an entry of [`VerifyReport::problems`].
     pub fn verify(&self) -> Result<VerifyReport> {
         VerifyReport::of(self)
     }

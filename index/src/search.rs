@@ -1,13 +1,15 @@
-//! The request of one search.
+//! The request of one search, and how it is carried out.
 
 use std::borrow::Cow;
 
 use rayon::prelude::*;
 
 use crate::Key;
+use crate::collect::{self, Passes, Work};
 use crate::error::{Error, Result};
-use crate::metric::Metric;
+use crate::plan::{Plan, Target, plan};
 use crate::reader::Reader;
+use crate::segment::Part;
 
 /// A vector that was found.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -23,37 +25,103 @@ type Filter<'a> = Box<dyn Fn(Key) -> bool + Send + Sync + 'a>;
 
 struct Request<'a> {
     k: usize,
-    ef: Option<usize>,
-    recall: Option<f32>,
+    target: Target,
     filter: Option<Filter<'a>>,
     without: Option<Key>,
 }
 
+/// Rows that a filter is asked about to learn how many pass.
+const ASKED: u32 = 200;
+/// Candidates that are scored exactly: at least this many, at least so many per neighbour.
+const RESCORED: usize = 30;
+const RESCORED_PER_K: usize = 3;
+
 impl Request<'_> {
+    fn new() -> Self {
+        Request { k: 10, target: Target::Recall(0.95), filter: None, without: None }
+    }
+
     fn run(&self, reader: &Reader, query: &[f32]) -> Result<Vec<Neighbor>> {
-        if let Some(recall) = self.recall.filter(|r| !(0.0..=1.0).contains(r)) {
+        if let Target::Recall(recall) = self.target
+            && !(0.0..=1.0).contains(&recall)
+        {
             return Err(Error::Invalid { field: "recall", found: recall.to_string(), expected: "0 to 1" });
         }
-        let _ = self.ef;
-        let snapshot = &reader.snapshot;
-        let config = &snapshot.config;
+        let config = reader.config();
         let query = config.metric.admit(query, config.dim)?;
-        let mut found: Vec<Neighbor> = Vec::new();
-        for (at, &key) in snapshot.keys.iter().enumerate() {
-            if self.without == Some(key) || self.filter.as_ref().is_some_and(|f| !f(key)) {
+        // More than there are cannot be found, and must not be reserved.
+        let k = self.k.min(reader.len() as usize);
+        if k == 0 {
+            return Ok(Vec::new());
+        }
+        let mut work = reader.take_work();
+        let found = self.collect(reader, &query, k, &mut work);
+        reader.give_work(work);
+        found
+    }
+
+    fn collect(&self, reader: &Reader, query: &[f32], k: usize, work: &mut Work) -> Result<Vec<Neighbor>> {
+        let kernels = reader.kernels();
+        let parts = reader.parts();
+        let target = if self.target == Target::Recall(1.0) { Target::Exact } else { self.target };
+        let both;
+        let passes: Option<Passes<'_>> = match (&self.filter, self.without) {
+            (None, None) => None,
+            (Some(filter), None) => Some(&**filter),
+            (filter, Some(without)) => {
+                both = move |key| key != without && filter.as_ref().is_none_or(|filter| filter(key));
+                Some(&both)
+            }
+        };
+        // Leaving out one key is no filter worth planning for: one more candidate, and the walk stays plain.
+        let (gather, wanted) =
+            if self.filter.is_some() { (passes, k) } else { (None, k + usize::from(passes.is_some())) };
+        let width = RESCORED.max(RESCORED_PER_K * wanted);
+        work.candidates.clear();
+        let mut centre: &[f32] = &[];
+        for (at, part) in (0..).zip(parts) {
+            if part.live() == 0 {
                 continue;
             }
-            let pairs = query.iter().zip(snapshot.row(at));
-            let score = match config.metric {
-                Metric::L2 => -pairs.map(|(a, b)| (a - b) * (a - b)).sum::<f32>(),
-                _ => pairs.map(|(a, b)| a * b).sum::<f32>(),
+            if part.segment.encoding.centre() != centre {
+                part.segment.encoding.query(query, &mut work.query);
+                centre = part.segment.encoding.centre();
+            }
+            if target == Target::Exact {
+                collect::scan_proven((at, part), kernels, passes, k, work)?;
+                continue;
+            }
+            let passing = match gather {
+                Some(passes) => passing(part, passes)?,
+                None => part.live() as f32 / part.segment.count() as f32,
             };
-            found.push(Neighbor { key, score });
+            let bias = work.query.codes.offset - part.segment.encoding.constant();
+            let plan = plan(part, target, wanted, passing, gather.is_some(), bias);
+            let walked = match plan {
+                Plan::Walk { ef, budget } => collect::walk((at, part), kernels, gather, (ef, budget, width), work)?,
+                Plan::Scan => false,
+            };
+            if !walked {
+                collect::scan((at, part), kernels, gather, width, work)?;
+            }
         }
-        found.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.key.cmp(&b.key)));
-        found.truncate(self.k);
-        Ok(found)
+        if let (None, Some(without)) = (&self.filter, self.without) {
+            work.candidates.retain(|c| parts[c.part as usize].segment.records().key(c.row) != without);
+        }
+        collect::rescore(parts, kernels, query, k, target == Target::Exact, work)
     }
+}
+
+/// The share of a part's rows that may be found, from a sample.
+fn passing(part: &Part, passes: Passes<'_>) -> Result<f32> {
+    let count = part.segment.count();
+    let step = (count / ASKED).max(1);
+    let (mut asked, mut passed) = (0u32, 0u32);
+    for row in (0..count).step_by(step as usize) {
+        asked += 1;
+        passed += u32::from(!part.removed.contains(row) && passes(part.segment.key(row)?));
+    }
+    Ok(passed as f32 / asked.max(1) as f32)
 }
 
 macro_rules! request_setters {
@@ -64,20 +132,22 @@ macro_rules! request_setters {
             self
         }
 
-        /// Width of the walk through the graph: wider finds more and takes longer. [`recall`](Self::recall) is the friendlier way
-        /// to say the same.
+        /// Width of the walk through the graph: wider finds more and takes longer. [`recall`](Self::recall) is the friendlier
+        /// way to say the same; the later call of the two counts.
         pub fn ef(mut self, ef: usize) -> Self {
-            self.request.ef = Some(ef);
+            self.request.target = Target::Ef(ef.max(1));
             self
         }
 
-        /// The share of the true nearest neighbours that the answer should hold, 0 to 1; 1 scans everything. Default 0.95.
+        /// The share of the true nearest neighbours that the answer should hold on average, 0 to 1, by what was measured when
+        /// the graph was built. At 1 everything is scanned and the answer is proven to be exact. Default 0.95.
         pub fn recall(mut self, recall: f32) -> Self {
-            self.request.recall = Some(recall);
+            self.request.target = Target::Recall(recall);
             self
         }
 
-        /// Only vectors whose key passes.
+        /// Only vectors whose key passes. The closure is called for a sample first, then for the keys that the search meets: all
+        /// of them where few pass.
         pub fn filter(mut self, filter: impl Fn(Key) -> bool + Send + Sync + 'a) -> Self {
             self.request.filter = Some(Box::new(filter));
             self
@@ -95,7 +165,7 @@ pub struct Search<'a> {
 
 impl<'a> Search<'a> {
     pub(crate) fn new(reader: &'a Reader, query: Cow<'a, [f32]>) -> Self {
-        Search { reader, query, request: Request { k: 10, ef: None, recall: None, filter: None, without: None } }
+        Search { reader, query, request: Request::new() }
     }
 
     pub(crate) fn without(mut self, key: Key) -> Self {
@@ -125,8 +195,7 @@ pub struct SearchBatch<'a, Q> {
 
 impl<'a, Q: AsRef<[f32]> + Sync> SearchBatch<'a, Q> {
     pub(crate) fn new(reader: &'a Reader, queries: &'a [Q]) -> Self {
-        let request = Request { k: 10, ef: None, recall: None, filter: None, without: None };
-        SearchBatch { reader, queries, request }
+        SearchBatch { reader, queries, request: Request::new() }
     }
 
     request_setters!();
@@ -134,7 +203,7 @@ impl<'a, Q: AsRef<[f32]> + Sync> SearchBatch<'a, Q> {
     /// Searches for every query, in rayon's current thread pool; answers are in the order of the queries.
     ///
     /// # Errors
-    /// As [`Search::run`], for the first query that fails.
+    /// As [`Search::run`], for one of the queries that fail.
     pub fn run(self) -> Result<Vec<Vec<Neighbor>>> {
         self.queries.par_iter().map(|q| self.request.run(self.reader, q.as_ref())).collect()
     }

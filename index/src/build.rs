@@ -1,0 +1,471 @@
+//! Builds a graph in memory: insertion and neighbour selection.
+//!
+//! Batch-synchronous (as in ParlayANN, Manohar et al. 2024): a batch of at most 2 % of what stands is searched in parallel against
+//! the graph as it was, then the new links and their reverses are computed target by target and written by one thread. So the
+//! graph is the same at any thread count, no lock is taken, and no node is half linked. The classic way, a lock per node, gives
+//! another graph on every run. Memory: the records (codes and links) and a few words per vector; exact rows are not needed.
+
+use std::ops::ControlFlow;
+
+use rayon::prelude::*;
+
+use crate::encoding::Encoding;
+use crate::error::{Error, Result};
+use crate::format::{LEVELS, UPPER_LINKS};
+use crate::graph::{Ground, Level, Scratch, beam, greedy};
+use crate::kernel::{CodeQuery, Kernels, Line, prefetch};
+use crate::vectors::{NONE, Records, Shape, write_links, write_twin};
+
+/// One of this many nodes of a level stands in the next one too.
+const SPARSITY: u32 = 16;
+/// No level is made with fewer nodes.
+const LEAST: usize = 8;
+/// Largest batch.
+const BATCH: usize = 2000;
+
+/// Called with how many nodes are done and how many there are; may break.
+pub(crate) type Watch<'a> = &'a mut dyn FnMut(u64, u64) -> ControlFlow<()>;
+
+/// Records in memory, aligned to cache lines.
+pub(crate) struct RecordBuffer {
+    bytes: Vec<u8>,
+    start: usize,
+    pub(crate) shape: Shape,
+    pub(crate) count: u32,
+}
+
+impl RecordBuffer {
+    pub(crate) fn new(shape: Shape, count: u32) -> RecordBuffer {
+        let bytes = vec![0; shape.stride * count as usize + 63];
+        let start = bytes.as_ptr().align_offset(64).min(63);
+        RecordBuffer { bytes, start, shape, count }
+    }
+
+    pub(crate) fn records(&self) -> Records<'_> {
+        Records { bytes: self.bytes(), shape: self.shape, count: self.count }
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes[self.start..][..self.shape.stride * self.count as usize]
+    }
+
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start..][..self.shape.stride * self.count as usize]
+    }
+
+    pub(crate) fn record_mut(&mut self, row: u32) -> &mut [u8] {
+        let stride = self.shape.stride;
+        &mut self.bytes_mut()[row as usize * stride..][..stride]
+    }
+}
+
+/// A level above 0.
+#[derive(Clone, Default)]
+pub(crate) struct Upper {
+    /// Row of each place.
+    pub(crate) rows: Vec<u32>,
+    /// Place of each node one level below.
+    pub(crate) down: Vec<u32>,
+    /// [`UPPER_LINKS`] places per node, [`NONE`] after the last.
+    pub(crate) links: Vec<u32>,
+}
+
+impl Upper {
+    fn links_of(&self, place: u32) -> impl Iterator<Item = u32> + '_ {
+        self.links[place as usize * UPPER_LINKS..][..UPPER_LINKS].iter().copied().take_while(|&l| l != NONE)
+    }
+}
+
+struct UpperLevel<'a>(&'a Upper, Records<'a>);
+
+impl Level for UpperLevel<'_> {
+    fn records(&self) -> Records<'_> {
+        self.1
+    }
+
+    fn size(&self) -> u32 {
+        self.0.rows.len() as u32
+    }
+
+    fn row(&self, place: u32) -> u32 {
+        self.0.rows[place as usize]
+    }
+
+    fn links(&self, place: u32, into: &mut Vec<u32>) -> Result<()> {
+        into.extend(self.0.links_of(place));
+        Ok(())
+    }
+
+    fn check(&self, _: u32) -> Result<()> {
+        Ok(())
+    }
+
+    /// Upper levels are small and stay in the cache.
+    fn prefetch_links(&self, _: u32) {}
+}
+
+/// A graph in the making.
+pub(crate) struct Graph<'a> {
+    pub(crate) kernels: Kernels,
+    pub(crate) encoding: &'a Encoding,
+    ef: usize,
+    pub(crate) records: RecordBuffer,
+    /// The top first.
+    pub(crate) uppers: Vec<Upper>,
+}
+
+/// Which level is being built: an upper one, or the ground.
+#[derive(Clone, Copy)]
+enum At {
+    Upper(usize),
+    Ground,
+}
+
+/// A well-mixed number per row, the same everywhere.
+fn mix(row: u32) -> u64 {
+    let mut z = (u64::from(row) + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+/// How many levels a row stands in above 0.
+fn height(row: u32) -> usize {
+    (mix(row).leading_zeros() / SPARSITY.ilog2()) as usize
+}
+
+impl<'a> Graph<'a> {
+    /// Takes encoded records without links.
+    pub(crate) fn new(kernels: Kernels, encoding: &'a Encoding, ef: usize, records: RecordBuffer) -> Graph<'a> {
+        Graph { kernels, encoding, ef, records, uppers: Vec::new() }
+    }
+
+    /// Builds the graph over all records.
+    pub(crate) fn build(&mut self, watch: Watch<'_>) -> Result<()> {
+        let nodes = self.join_twins();
+        let mut below: Vec<u32> = nodes.clone();
+        let mut sets = Vec::new();
+        for level in 1..=LEVELS {
+            let set: Vec<u32> = below.iter().copied().filter(|&row| height(row) >= level).collect();
+            if set.len() < LEAST {
+                break;
+            }
+            below.clone_from(&set);
+            sets.push(set);
+        }
+        sets.reverse();
+        for at in 0..sets.len() {
+            let rows = sets[at].clone();
+            let down = match sets.get(at + 1) {
+                Some(next) => rows.iter().map(|r| next.binary_search(r).expect("levels are nested") as u32).collect(),
+                None => rows.clone(),
+            };
+            let links = vec![NONE; rows.len() * UPPER_LINKS];
+            self.uppers.push(Upper { rows, down, links });
+        }
+        let total = nodes.len() as u64;
+        for at in 0..self.uppers.len() {
+            let places: Vec<u32> = (0..self.uppers[at].rows.len() as u32).collect();
+            self.insert(At::Upper(at), places, self.ef.min(100), watch, total)?;
+        }
+        self.insert(At::Ground, nodes, self.ef, watch, total)?;
+        self.reach_all()
+    }
+
+    /// Chains rows with equal codes and returns those that stand in the graph: duplicates (bursts, video frames) would fill each
+    /// other's links and cut themselves off from the rest.
+    fn join_twins(&mut self) -> Vec<u32> {
+        let records = self.records.records();
+        let hash = |row| xxhash_rust::xxh3::xxh3_64_with_seed(records.code(row), records.scale(row).to_bits().into());
+        let mut order: Vec<(u64, u32)> = (0..records.count).into_par_iter().map(|row| (hash(row), row)).collect();
+        order.par_sort_unstable();
+        let mut twins = Vec::new();
+        for run in order.chunk_by(|a, b| a.0 == b.0).filter(|run| run.len() > 1) {
+            let mut rest: Vec<u32> = run.iter().map(|r| r.1).collect();
+            while let Some(&first) = rest.first() {
+                let same =
+                    |&row: &u32| records.code(row) == records.code(first) && records.scale(row) == records.scale(first);
+                let (chain, other): (Vec<u32>, Vec<u32>) = rest.iter().partition(|row| same(row));
+                twins.extend(chain.windows(2).map(|pair| (pair[0], pair[1])));
+                rest = other;
+            }
+        }
+        let mut hangs = vec![false; records.count as usize];
+        for &(row, twin) in &twins {
+            hangs[twin as usize] = true;
+            let shape = self.records.shape;
+            write_twin(self.records.record_mut(row), shape, twin);
+        }
+        (0..self.records.count).filter(|&row| !hangs[row as usize]).collect()
+    }
+
+    /// The code of a row as a query.
+    pub(crate) fn query_of(&self, row: u32, query: &mut CodeQuery) {
+        let records = self.records.records();
+        query.offset = self.encoding.constant() + records.bias(row);
+        query.scale = self.encoding.factor() * records.scale(row);
+        query.lines.clear();
+        query.sum = 0;
+        for codes in records.code(row).chunks_exact(64) {
+            let mut line = Line([0; 64]);
+            for (to, &code) in line.0.iter_mut().zip(codes) {
+                *to = (code ^ 0x80) as i8;
+            }
+            query.sum += line.0.iter().map(|&c| i32::from(c)).sum::<i32>();
+            query.lines.push(line);
+        }
+    }
+
+    /// Score of two rows.
+    fn pair(&self, a: u32, b: u32) -> f32 {
+        let records = self.records.records();
+        let product = self.kernels.pair(records.code(a), records.code(b));
+        self.encoding.constant()
+            + records.bias(a)
+            + records.bias(b)
+            + self.encoding.factor() * records.scale(a) * records.scale(b) * product as f32
+    }
+
+    fn row_at(&self, at: At, place: u32) -> u32 {
+        match at {
+            At::Upper(level) => self.uppers[level].rows[place as usize],
+            At::Ground => place,
+        }
+    }
+
+    fn links_at(&self, at: At, place: u32, into: &mut Vec<u32>) {
+        match at {
+            At::Upper(level) => into.extend(self.uppers[level].links_of(place)),
+            At::Ground => into.extend(self.records.records().links(place)),
+        }
+    }
+
+    fn room(&self, at: At) -> usize {
+        match at {
+            At::Upper(_) => UPPER_LINKS,
+            At::Ground => self.records.shape.links,
+        }
+    }
+
+    fn set_links(&mut self, at: At, place: u32, links: &[u32]) {
+        match at {
+            At::Upper(level) => {
+                let room = &mut self.uppers[level].links[place as usize * UPPER_LINKS..][..UPPER_LINKS];
+                room.fill(NONE);
+                room[..links.len()].copy_from_slice(links);
+            }
+            At::Ground => {
+                let shape = self.records.shape;
+                write_links(self.records.record_mut(place), shape, links);
+            }
+        }
+    }
+
+    /// Keeps, best first, each candidate that is nearer to the node than to any that is kept (the paper's heuristic).
+    fn select(&self, at: At, node: u32, candidates: &[(f32, u32)], into: &mut Vec<u32>) {
+        into.clear();
+        for &(score, place) in candidates {
+            if into.len() >= self.room(at) {
+                break;
+            }
+            if place == node {
+                continue;
+            }
+            let row = self.row_at(at, place);
+            if into.iter().all(|&kept| kept != place && self.pair(row, self.row_at(at, kept)) <= score) {
+                into.push(place);
+            }
+        }
+    }
+
+    /// Walks down to the level and then along it; leaves the nearest places in the pool.
+    fn find(
+        &self,
+        at: At,
+        query: &CodeQuery,
+        ef: usize,
+        stands: &dyn Fn(u32) -> bool,
+        start: u32,
+        scratch: &mut Scratch,
+    ) -> Result<()> {
+        let records = self.records.records();
+        let above = match at {
+            At::Upper(level) => level,
+            At::Ground => self.uppers.len(),
+        };
+        let mut entry = None;
+        for upper in &self.uppers[..above] {
+            let place = greedy(&UpperLevel(upper, records), &self.kernels, query, entry.unwrap_or(0), scratch)?;
+            entry = Some(upper.down[place as usize]);
+        }
+        let entry = entry.filter(|&e| stands(e)).unwrap_or(start);
+        match at {
+            At::Upper(level) => {
+                beam(&UpperLevel(&self.uppers[level], records), &self.kernels, query, entry, ef, scratch)
+            }
+            At::Ground => beam(&Ground(records), &self.kernels, query, entry, ef, scratch),
+        }
+    }
+
+    /// Walks from the top; leaves the nearest `ef` rows in the pool.
+    pub(crate) fn walk(&self, query: &CodeQuery, ef: usize, scratch: &mut Scratch) -> Result<()> {
+        self.find(At::Ground, query, ef, &|_| true, 0, scratch)
+    }
+
+    /// Inserts places into a level, in batches.
+    fn insert(&mut self, at: At, mut order: Vec<u32>, ef: usize, watch: Watch<'_>, total: u64) -> Result<()> {
+        if order.is_empty() {
+            return Ok(());
+        }
+        // A fixed shuffle, so that a sorted input does not make a bad graph; nodes of upper levels first, so that descents land on
+        // nodes that stand. The first of all is the entry, which for the top level must be place 0.
+        let top = matches!(at, At::Upper(0));
+        order.sort_by_key(|&place| {
+            let row = self.row_at(at, place);
+            let high = matches!(at, At::Ground) && height(row) >= 1 && !self.uppers.is_empty();
+            (!(top && place == 0), !high, mix(row ^ 0x5555_5555))
+        });
+        let size = match at {
+            At::Upper(level) => self.uppers[level].rows.len(),
+            At::Ground => self.records.count as usize,
+        };
+        let start = order[0];
+        let mut standing = vec![false; size];
+        standing[start as usize] = true;
+        let mut done = 1;
+        while done < order.len() {
+            let batch = &order[done..done + (done / 50).clamp(1, BATCH).min(order.len() - done)];
+            self.insert_batch(at, batch, ef, &standing, start)?;
+            batch.iter().for_each(|&place| standing[place as usize] = true);
+            done += batch.len();
+            if matches!(at, At::Ground) && watch(done as u64, total).is_break() {
+                return Err(Error::Cancelled);
+            }
+        }
+        Ok(())
+    }
+
+    fn insert_batch(&mut self, at: At, batch: &[u32], ef: usize, standing: &[bool], start: u32) -> Result<()> {
+        let graph = &*self;
+        let search = |work: &mut (Scratch, CodeQuery), &place: &u32| -> Result<Vec<u32>> {
+            let (scratch, query) = work;
+            graph.query_of(graph.row_at(at, place), query);
+            graph.find(at, query, ef, &|p| standing[p as usize], start, scratch)?;
+            let mut links = Vec::with_capacity(graph.room(at));
+            graph.select(at, place, &scratch.pool, &mut links);
+            Ok(links)
+        };
+        let forward: Vec<Vec<u32>> =
+            batch.par_iter().with_min_len(8).map_init(Default::default, search).collect::<Result<_>>()?;
+        let mut reverse: Vec<(u32, u32)> = Vec::new();
+        for (&place, links) in batch.iter().zip(&forward) {
+            self.set_links(at, place, links);
+            reverse.extend(links.iter().map(|&target| (target, place)));
+        }
+        reverse.par_sort_unstable();
+        let targets: Vec<&[(u32, u32)]> = reverse.chunk_by(|a, b| a.0 == b.0).collect();
+        let graph = &*self;
+        let linked: Vec<(u32, Vec<u32>)> = targets
+            .par_iter()
+            .with_min_len(32)
+            .map_init(
+                || (CodeQuery::default(), Vec::new(), Vec::new()),
+                |(query, rows, scored), run| {
+                    let target = run[0].0;
+                    let mut links = Vec::with_capacity(graph.room(at) + run.len());
+                    graph.links_at(at, target, &mut links);
+                    for &(_, place) in *run {
+                        if !links.contains(&place) {
+                            links.push(place);
+                        }
+                    }
+                    if links.len() > graph.room(at) {
+                        graph.rank(at, target, &links, query, rows, scored);
+                        graph.select(at, target, scored, &mut links);
+                    }
+                    (target, links)
+                },
+            )
+            .collect();
+        for (target, links) in linked {
+            self.set_links(at, target, &links);
+        }
+        Ok(())
+    }
+
+    /// Scores places against a node, best first.
+    fn rank(
+        &self,
+        at: At,
+        node: u32,
+        places: &[u32],
+        query: &mut CodeQuery,
+        rows: &mut Vec<u32>,
+        scored: &mut Vec<(f32, u32)>,
+    ) {
+        let records = self.records.records();
+        self.query_of(self.row_at(at, node), query);
+        rows.clear();
+        rows.extend(places.iter().map(|&place| self.row_at(at, place)));
+        rows.iter().for_each(|&row| prefetch(records.code(row)));
+        let mut scores = vec![0.0; rows.len()];
+        self.kernels.scores(query, &records, rows, &mut scores);
+        scored.clear();
+        scored.extend(scores.into_iter().zip(places.iter().copied()));
+        scored.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+    }
+
+    /// Nodes that no path from the entries reaches get a link from a near node that is reached.
+    fn reach_all(&mut self) -> Result<()> {
+        // A second round is needed only where a full node had to give up a link.
+        for _ in 0..4 {
+            if self.reach_once()? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// One round; `true` if nothing can have been cut off by it.
+    fn reach_once(&mut self) -> Result<bool> {
+        let records = self.records.records();
+        let count = records.count;
+        let mut reached = vec![false; count as usize];
+        // Twins hang on a node of the graph; they need no path.
+        (0..count).filter_map(|row| records.twin(row)).for_each(|twin| reached[twin as usize] = true);
+        let Some(first) = reached.iter().position(|r| !r) else { return Ok(true) };
+        // Descents land on nodes of the lowest upper level.
+        let mut open = self.uppers.last().map_or(vec![first as u32], |upper| upper.rows.clone());
+        let start = open[0];
+        open.iter().for_each(|&row| reached[row as usize] = true);
+        let (mut links, mut scratch, mut query) = (Vec::new(), Scratch::default(), CodeQuery::default());
+        let mut sound = true;
+        let mut next = 0;
+        loop {
+            while let Some(row) = open.pop() {
+                links.clear();
+                self.links_at(At::Ground, row, &mut links);
+                open.extend(links.iter().filter(|&&l| !std::mem::replace(&mut reached[l as usize], true)));
+            }
+            let Some(lost) = reached[next..].iter().position(|r| !r).map(|at| at + next) else { return Ok(sound) };
+            next = lost;
+            let lost = lost as u32;
+            self.query_of(self.row_at(At::Ground, lost), &mut query);
+            self.find(At::Ground, &query, self.ef, &|_| true, start, &mut scratch)?;
+            let mut near = scratch.pool.iter().map(|p| p.1).filter(|&p| p != lost && reached[p as usize]);
+            let nearest = near.clone().next().unwrap_or(start);
+            let degree = |place: u32| self.records.records().links(place).count();
+            let host = near.find(|&place| degree(place) < self.room(At::Ground)).unwrap_or(nearest);
+            links.clear();
+            self.links_at(At::Ground, host, &mut links);
+            if links.len() == self.room(At::Ground) {
+                links.pop();
+                sound = false;
+            }
+            links.push(lost);
+            self.set_links(At::Ground, host, &links);
+            reached[lost as usize] = true;
+            open.push(lost);
+        }
+    }
+}

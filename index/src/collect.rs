@@ -1,0 +1,358 @@
+//! Candidates of one search: gathered by code score from every part, then scored exactly.
+
+use std::cmp::{Ordering, Reverse};
+use std::collections::BinaryHeap;
+
+use crate::Key;
+use crate::encoding::EncodedQuery;
+use crate::error::Result;
+use crate::graph::{self, Level, Scratch};
+use crate::kernel::{Kernels, prefetch};
+use crate::metric::Metric;
+use crate::search::Neighbor;
+use crate::segment::{Part, Segment};
+use crate::vectors::Records;
+
+/// A row that may be among the nearest.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Candidate {
+    /// Score by code.
+    pub(crate) score: f32,
+    pub(crate) part: u32,
+    pub(crate) row: u32,
+}
+
+/// Rows that are scored in one call of a scan.
+const CHUNK: usize = 256;
+
+/// What one search needs; kept between searches so that few allocate.
+#[derive(Default)]
+pub(crate) struct Work {
+    pub(crate) scratch: Scratch,
+    pub(crate) query: EncodedQuery,
+    pub(crate) candidates: Vec<Candidate>,
+    rows: Vec<u32>,
+    scores: Vec<f32>,
+    best: Vec<(f32, u32)>,
+}
+
+/// A filter over keys.
+pub(crate) type Passes<'a> = &'a (dyn Fn(Key) -> bool + 'a);
+
+/// Level 0 of a mapped graph.
+struct Mapped<'a>(&'a Segment, Records<'a>);
+
+impl Level for Mapped<'_> {
+    fn records(&self) -> Records<'_> {
+        self.1
+    }
+
+    fn size(&self) -> u32 {
+        self.1.count
+    }
+
+    #[inline(always)]
+    fn row(&self, place: u32) -> u32 {
+        place
+    }
+
+    #[inline]
+    fn links(&self, place: u32, into: &mut Vec<u32>) -> Result<()> {
+        into.extend(self.1.links(place));
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn check(&self, row: u32) -> Result<()> {
+        self.0.check_record(row)
+    }
+
+    #[inline]
+    fn prefetch_links(&self, place: u32) {
+        prefetch(&self.1.record(place)[self.1.shape.code..]);
+    }
+}
+
+/// A level above 0 of a mapped graph.
+struct MappedUpper<'a> {
+    segment: &'a Segment,
+    records: Records<'a>,
+    places: std::ops::Range<u32>,
+}
+
+impl Level for MappedUpper<'_> {
+    fn records(&self) -> Records<'_> {
+        self.records
+    }
+
+    fn size(&self) -> u32 {
+        self.places.end - self.places.start
+    }
+
+    fn row(&self, place: u32) -> u32 {
+        // Checked by `links` of the node that led here; a row outside is brought inside rather than followed.
+        let node = self.segment.upper_node(self.places.start + place);
+        node.map_or(0, |node| node.row()).min(self.records.count - 1)
+    }
+
+    fn links(&self, place: u32, into: &mut Vec<u32>) -> Result<()> {
+        let node = self.segment.upper_node(self.places.start + place)?;
+        let size = self.size();
+        for link in node.links().filter(|&link| link < size) {
+            self.segment.upper_node(self.places.start + link)?;
+            into.push(link);
+        }
+        Ok(())
+    }
+
+    fn check(&self, row: u32) -> Result<()> {
+        self.segment.check_record(row)
+    }
+
+    fn prefetch_links(&self, _: u32) {}
+}
+
+/// Walks down to level 0: the row to start from.
+fn descend(segment: &Segment, kernels: &Kernels, work: &mut Work) -> Result<u32> {
+    let records = segment.records();
+    let mut place = 0;
+    for (_, places) in segment.levels() {
+        let level = MappedUpper { segment, records, places: places.clone() };
+        let entry = place.min(level.size() - 1);
+        segment.upper_node(places.start + entry)?;
+        let best = graph::greedy(&level, kernels, &work.query.codes, entry, &mut work.scratch)?;
+        place = segment.upper_node(places.start + best)?.down();
+    }
+    Ok(place.min(records.count - 1))
+}
+
+/// Gathers at most `width` candidates of a part, plus their twins, by walking its graph. `false` if the walk gave up.
+pub(crate) fn walk(
+    (at, part): (u32, &Part),
+    kernels: &Kernels,
+    passes: Option<Passes<'_>>,
+    (ef, budget, width): (usize, usize, usize),
+    work: &mut Work,
+) -> Result<bool> {
+    let segment = &*part.segment;
+    let records = segment.records();
+    let entry = descend(segment, kernels, work)?;
+    let level = Mapped(segment, records);
+    let accepts = |row: u32| !part.removed.contains(row) && passes.is_none_or(|passes| passes(records.key(row)));
+    let gone = part.removed.count();
+    // With few rows removed at random a wider plain walk is cheaper than one that asks at every step.
+    if passes.is_none() && gone <= segment.count() / 2 {
+        let ef = ef * segment.count() as usize / part.live().max(1) as usize;
+        graph::beam(&level, kernels, &work.query.codes, entry, ef, &mut work.scratch)?;
+    } else {
+        let mut failed = None;
+        let mut accept = |row: u32| {
+            let mut next = Some(row);
+            while let Some(row) = next {
+                // The row itself was checked when it was scored; its twins were not.
+                if let Err(e) = segment.check_record(row) {
+                    failed = Some(e);
+                    return false;
+                }
+                if accepts(row) {
+                    return true;
+                }
+                next = records.twin(row);
+            }
+            false
+        };
+        let bounds = (ef, budget);
+        let done =
+            graph::beam_accepting(&level, kernels, &work.query.codes, entry, bounds, &mut accept, &mut work.scratch)?;
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        if !done {
+            return Ok(false);
+        }
+    }
+    let mut taken = 0;
+    for &(score, row) in &work.scratch.pool {
+        if taken >= width {
+            break;
+        }
+        let mut next = Some(row);
+        let mut twins = 0;
+        while let Some(row) = next.filter(|_| twins < width) {
+            segment.check_record(row)?;
+            if accepts(row) {
+                work.candidates.push(Candidate { score, part: at, row });
+                twins += 1;
+            }
+            next = records.twin(row);
+        }
+        taken += usize::from(twins > 0);
+    }
+    Ok(true)
+}
+
+/// Calls `each` with the rows that may be found and their scores, in chunks.
+fn scan_chunks(
+    part: &Part,
+    kernels: &Kernels,
+    passes: Option<Passes<'_>>,
+    work: &mut Work,
+    mut each: impl FnMut(&[u32], &[f32], &mut Vec<(f32, u32)>),
+) -> Result<()> {
+    let segment = &*part.segment;
+    let records = segment.records();
+    work.scores.resize(CHUNK, 0.0);
+    let mut start = 0;
+    while start < records.count {
+        let end = records.count.min(start + CHUNK as u32);
+        segment.check_records(start..end)?;
+        work.rows.clear();
+        let accepts = |&row: &u32| !part.removed.contains(row) && passes.is_none_or(|passes| passes(records.key(row)));
+        work.rows.extend((start..end).filter(accepts));
+        kernels.scores(&work.query.codes, &records, &work.rows, &mut work.scores);
+        each(&work.rows, &work.scores, &mut work.best);
+        start = end;
+    }
+    Ok(())
+}
+
+fn descending(a: &(f32, u32), b: &(f32, u32)) -> Ordering {
+    b.0.total_cmp(&a.0).then(a.1.cmp(&b.1))
+}
+
+/// Gathers the best `width` candidates of a part by scanning its codes.
+pub(crate) fn scan(
+    (at, part): (u32, &Part),
+    kernels: &Kernels,
+    passes: Option<Passes<'_>>,
+    width: usize,
+    work: &mut Work,
+) -> Result<()> {
+    work.best.clear();
+    let mut least = f32::NEG_INFINITY;
+    let room = 2 * width + CHUNK;
+    scan_chunks(part, kernels, passes, work, |rows, scores, best| {
+        for (&row, &score) in rows.iter().zip(scores) {
+            if score > least {
+                best.push((score, row));
+            }
+        }
+        if best.len() > room {
+            best.select_nth_unstable_by(width - 1, descending);
+            best.truncate(width);
+            least = best[width - 1].0;
+        }
+    })?;
+    if work.best.len() > width {
+        work.best.select_nth_unstable_by(width - 1, descending);
+        work.best.truncate(width);
+    }
+    let found = work.best.iter().map(|&(score, row)| Candidate { score, part: at, row });
+    work.candidates.extend(found);
+    Ok(())
+}
+
+/// Gathers every row of a part that can be among the `k` nearest, given how far a code score can be off.
+pub(crate) fn scan_proven(
+    (at, part): (u32, &Part),
+    kernels: &Kernels,
+    passes: Option<Passes<'_>>,
+    k: usize,
+    work: &mut Work,
+) -> Result<()> {
+    work.best.clear();
+    scan_chunks(part, kernels, passes, work, |rows, scores, best| {
+        best.extend(scores.iter().copied().zip(rows.iter().copied()));
+    })?;
+    let records = part.segment.records();
+    let query = &work.query;
+    let factor = part.segment.encoding.factor();
+    let reach = part.segment.footer.reach;
+    // By Cauchy and Schwarz, with a little for the rounding of the sums themselves.
+    let bound = |score: f32, row: u32| {
+        let error = records.error(row);
+        let codes = factor * (query.length * error + query.error * (reach + error));
+        codes * 1.001 + 1e-5 * (score.abs() + query.codes.offset.abs() + records.bias(row).abs())
+    };
+    let mut sure: Vec<f32> = work.best.iter().map(|&(score, row)| score - bound(score, row)).collect();
+    let least =
+        if sure.len() > k { *sure.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a)).1 } else { f32::NEG_INFINITY };
+    for &(score, row) in &work.best {
+        // A bound that is not a number keeps the row.
+        let most = score + bound(score, row);
+        if most >= least || most.is_nan() {
+            work.candidates.push(Candidate { score, part: at, row });
+        }
+    }
+    Ok(())
+}
+
+/// A score in a heap.
+#[derive(PartialEq)]
+struct Score(f32);
+
+impl Eq for Score {}
+
+impl PartialOrd for Score {
+    fn partial_cmp(&self, other: &Score) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Score {
+    fn cmp(&self, other: &Score) -> Ordering {
+        self.0.total_cmp(&other.0)
+    }
+}
+
+/// Standard errors of a code score beyond which a row is not looked at exactly.
+const DOUBT: f32 = 4.0;
+
+/// Scores the candidates from their exact rows, best first, and returns the best `k`. Unless `all`, it stops where the rest is too
+/// far behind for its codes to be that wrong.
+pub(crate) fn rescore(
+    parts: &[Part],
+    kernels: &Kernels,
+    query: &[f32],
+    k: usize,
+    all: bool,
+    work: &mut Work,
+) -> Result<Vec<Neighbor>> {
+    let by_score =
+        |a: &Candidate, b: &Candidate| b.score.total_cmp(&a.score).then((a.part, a.row).cmp(&(b.part, b.row)));
+    work.candidates.sort_unstable_by(by_score);
+    let mut found: Vec<Neighbor> = Vec::with_capacity(k.min(work.candidates.len()) + 1);
+    let mut best: BinaryHeap<Reverse<Score>> = BinaryHeap::new();
+    let ahead = |at: usize| {
+        if let Some(c) = work.candidates.get(at) {
+            parts[c.part as usize].segment.prefetch_row(c.row);
+        }
+    };
+    ahead(0);
+    for (at, candidate) in work.candidates.iter().enumerate() {
+        ahead(at + 1);
+        let segment = &*parts[candidate.part as usize].segment;
+        let records = segment.records();
+        if !all && best.len() >= k {
+            let error = records.error(candidate.row);
+            let lost = (work.query.length * error).hypot(work.query.error * segment.footer.reach);
+            let doubt = DOUBT * segment.encoding.factor() * lost / (query.len() as f32).sqrt();
+            if best.peek().is_some_and(|least| candidate.score + doubt < least.0.0) {
+                break;
+            }
+        }
+        let row = segment.row(candidate.row)?;
+        let score = match segment.footer.metric {
+            Metric::L2 => -kernels.l2(query, row, segment.footer.rows),
+            _ => kernels.dot(query, row, segment.footer.rows),
+        };
+        found.push(Neighbor { key: records.key(candidate.row), score });
+        best.push(Reverse(Score(score)));
+        if best.len() > k {
+            best.pop();
+        }
+    }
+    found.sort_unstable_by(|a, b| b.score.total_cmp(&a.score).then(a.key.cmp(&b.key)));
+    found.truncate(k);
+    Ok(found)
+}

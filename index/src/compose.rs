@@ -1,0 +1,248 @@
+//! Writes a segment: encodes vectors from any source, builds the graph if one is asked for, streams everything to a file.
+//!
+//! Exact rows go straight from the source to the file; only records and links are held in memory.
+
+use rayon::prelude::*;
+
+use crate::Key;
+use crate::build::{Graph, RecordBuffer, Upper, Watch};
+use crate::calibrate;
+use crate::config::{Config, Rows};
+use crate::encoding::Encoding;
+use crate::error::{Error, Result};
+use crate::format::{self, CALIBRATED_EF, Footer, KEY_ENTRY, LEVELS, Layout, UPPER_NODE};
+use crate::kernel::Kernels;
+use crate::sealed::Sealer;
+use crate::segment::{Part, Segment};
+use crate::storage::Storage;
+use crate::vectors::{Shape, write_record};
+
+/// Vectors by number.
+pub(crate) trait Source: Sync {
+    fn len(&self) -> u32;
+    fn key(&self, at: u32) -> Result<Key>;
+    fn vector(&self, at: u32, into: &mut Vec<f32>) -> Result<()>;
+}
+
+/// Vectors in memory, in the form that is stored.
+#[derive(Default)]
+pub(crate) struct Pending {
+    pub(crate) keys: Vec<Key>,
+    pub(crate) numbers: Vec<f32>,
+}
+
+impl Pending {
+    /// Takes one out; the last takes its place.
+    pub(crate) fn swap_remove(&mut self, at: u32, dim: usize) {
+        let last = self.keys.len() - 1;
+        self.numbers.copy_within(last * dim.., at as usize * dim);
+        self.numbers.truncate(last * dim);
+        self.keys.swap_remove(at as usize);
+    }
+}
+
+impl Source for Pending {
+    fn len(&self) -> u32 {
+        self.keys.len() as u32
+    }
+
+    fn key(&self, at: u32) -> Result<Key> {
+        Ok(self.keys[at as usize])
+    }
+
+    fn vector(&self, at: u32, into: &mut Vec<f32>) -> Result<()> {
+        let dim = self.numbers.len() / self.keys.len();
+        into.clear();
+        into.extend_from_slice(&self.numbers[at as usize * dim..][..dim]);
+        Ok(())
+    }
+}
+
+/// More rows than this would not leave a bit of a row number for the walk's marks.
+const MOST: usize = (1 << 31) - 1;
+
+/// What is live in some parts, in their order.
+pub(crate) struct Merge<'a> {
+    parts: &'a [Part],
+    rows: Vec<(u32, u32)>,
+}
+
+impl<'a> Merge<'a> {
+    pub(crate) fn new(parts: &'a [Part]) -> Merge<'a> {
+        let live = |part: &'a Part| (0..part.segment.count()).filter(|&row| !part.removed.contains(row));
+        let rows = parts.iter().zip(0..).flat_map(|(part, at)| live(part).map(move |row| (at, row))).collect();
+        Merge { parts, rows }
+    }
+
+    fn at(&self, at: u32) -> (&Segment, u32) {
+        let (part, row) = self.rows[at as usize];
+        (&self.parts[part as usize].segment, row)
+    }
+}
+
+impl Source for Merge<'_> {
+    fn len(&self) -> u32 {
+        self.rows.len() as u32
+    }
+
+    fn key(&self, at: u32) -> Result<Key> {
+        let (segment, row) = self.at(at);
+        segment.key(row)
+    }
+
+    fn vector(&self, at: u32, into: &mut Vec<f32>) -> Result<()> {
+        let (segment, row) = self.at(at);
+        segment.vector(row, into)
+    }
+}
+
+/// Rows that the centre is the mean of; more do not move it.
+const CENTRE_SAMPLE: u32 = 20_000;
+
+/// Where segments go, and what is the same for all of them.
+pub(crate) struct Composer<'a> {
+    pub(crate) storage: &'a dyn Storage,
+    pub(crate) config: &'a Config,
+    pub(crate) kernels: Kernels,
+}
+
+impl Composer<'_> {
+    fn mean(&self, source: &dyn Source) -> Result<Vec<f32>> {
+        let step = (source.len() / CENTRE_SAMPLE).max(1);
+        let mut sums = vec![0f64; self.config.dim];
+        let mut vector = Vec::new();
+        let mut taken = 0;
+        for at in (0..source.len()).step_by(step as usize) {
+            source.vector(at, &mut vector)?;
+            sums.iter_mut().zip(&vector).for_each(|(sum, &x)| *sum += f64::from(x));
+            taken += 1;
+        }
+        Ok(sums.into_iter().map(|sum| (sum / f64::from(taken.max(1))) as f32).collect())
+    }
+
+    /// Encodes every vector; returns the records and the largest distance from the centre.
+    fn encode(&self, source: &dyn Source, encoding: &Encoding, links: usize) -> Result<(RecordBuffer, f32)> {
+        let shape = Shape::new(self.config.dim, links);
+        let mut buffer = RecordBuffer::new(shape, source.len());
+        let reach = buffer
+            .bytes_mut()
+            .par_chunks_exact_mut(shape.stride)
+            .enumerate()
+            .with_min_len(64)
+            .map_init(Default::default, |(vector, residual): &mut (Vec<f32>, Vec<f32>), (at, record)| {
+                source.vector(at as u32, vector)?;
+                let code = encoding.encode(vector, record, residual);
+                write_record(record, shape, source.key(at as u32)?, code.scale, code.bias, code.error);
+                let reach = vector.iter().zip(encoding.centre()).map(|(x, c)| (x - c) * (x - c)).sum::<f32>();
+                Ok(reach.sqrt())
+            })
+            .try_reduce(|| 0.0, |a, b| Ok(f32::max(a, b)))?;
+        Ok((buffer, reach))
+    }
+
+    /// Writes the segment with number `id`, synced, and opens it. `links` 0 makes no graph; `centre` is taken over from another
+    /// segment so that queries are encoded once for both.
+    pub(crate) fn compose(
+        &self,
+        id: u64,
+        source: &dyn Source,
+        links: usize,
+        centre: Option<&Encoding>,
+        watch: Watch<'_>,
+    ) -> Result<Segment> {
+        if source.len() as usize > MOST {
+            let found = source.len().to_string();
+            return Err(Error::Invalid { field: "vectors in one segment", found, expected: "fewer than 2^31" });
+        }
+        let encoding = match centre {
+            Some(encoding) => encoding.clone(),
+            None => Encoding::new(self.config.metric, self.mean(source)?),
+        };
+        let (records, reach) = self.encode(source, &encoding, links)?;
+        let mut graph = Graph::new(self.kernels, &encoding, self.config.build_ef, records);
+        let mut recall = [[0.0; CALIBRATED_EF.len()]; 2];
+        if links > 0 {
+            graph.build(watch)?;
+            recall = calibrate::measure(&graph)?;
+        }
+        let biases = (0..source.len()).map(|row| f64::from(graph.records.records().bias(row)));
+        let mean = biases.clone().sum::<f64>() / f64::from(source.len());
+        let deviation = (biases.map(|b| (b - mean).powi(2)).sum::<f64>() / f64::from(source.len())).sqrt();
+        let mut levels = [0; LEVELS];
+        levels.iter_mut().zip(&graph.uppers).for_each(|(level, upper)| *level = upper.rows.len() as u32);
+        let mut footer = Footer {
+            dim: self.config.dim,
+            metric: self.config.metric,
+            rows: self.config.rows,
+            links,
+            count: source.len(),
+            centred: source.len(),
+            levels,
+            sums_checksum: 0,
+            reach,
+            bias_mean: mean as f32,
+            bias_deviation: deviation as f32,
+            recall,
+        };
+        let checksum = self.write(id, source, &graph, &mut footer)?;
+        Segment::open(self.storage, id, footer.count, checksum, self.config)
+    }
+
+    fn write(&self, id: u64, source: &dyn Source, graph: &Graph<'_>, footer: &mut Footer) -> Result<u64> {
+        let name = format::segment_name(id);
+        let path = self.storage.path(&name);
+        let size = Layout::of(footer).ok_or_else(|| Error::Invalid {
+            field: "number of vectors",
+            found: footer.count.to_string(),
+            expected: "what this machine can address",
+        })?;
+        let file = self.storage.create(&name).map_err(Error::io(&path, "create"))?;
+        let mut sealer = Sealer::new(file, path);
+        let centre: Vec<u8> = graph.encoding.centre().iter().flat_map(|x| x.to_le_bytes()).collect();
+        sealer.write(&centre)?;
+        sealer.align()?;
+        sealer.write(graph.records.bytes())?;
+        for upper in &graph.uppers {
+            sealer.write(&upper_bytes(upper))?;
+        }
+        sealer.align()?;
+        sealer.write(&key_table(graph))?;
+        sealer.align()?;
+        let mut vector = Vec::new();
+        let mut row = Vec::with_capacity(self.config.dim * self.config.rows.bytes());
+        for at in 0..source.len() {
+            source.vector(at, &mut vector)?;
+            row.clear();
+            match self.config.rows {
+                Rows::F32 => row.extend(vector.iter().flat_map(|x| x.to_le_bytes())),
+                Rows::F16 => row.extend(vector.iter().flat_map(|&x| half::f16::from_f32(x).to_le_bytes())),
+            }
+            sealer.write(&row)?;
+        }
+        sealer.align()?;
+        debug_assert_eq!(sealer.position(), size.sums);
+        sealer.finish(footer)
+    }
+}
+
+fn upper_bytes(upper: &Upper) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(upper.rows.len() * UPPER_NODE);
+    for ((row, down), links) in upper.rows.iter().zip(&upper.down).zip(upper.links.chunks(crate::format::UPPER_LINKS)) {
+        bytes.extend(row.to_le_bytes());
+        bytes.extend(down.to_le_bytes());
+        bytes.extend(links.iter().flat_map(|l| l.to_le_bytes()));
+    }
+    bytes
+}
+
+fn key_table(graph: &Graph<'_>) -> Vec<u8> {
+    let records = graph.records.records();
+    let mut keys: Vec<(Key, u32)> = (0..records.count).map(|row| (records.key(row), row)).collect();
+    keys.par_sort_unstable();
+    let mut bytes = Vec::with_capacity(keys.len() * KEY_ENTRY);
+    for (key, row) in keys {
+        bytes.extend(key.to_le_bytes());
+        bytes.extend(row.to_le_bytes());
+    }
+    bytes
+}

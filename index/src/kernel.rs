@@ -1,0 +1,223 @@
+//! Distances, and the only `unsafe` arithmetic.
+//!
+//! One table of function pointers, filled once for the processor at hand. A kernel scores a whole list of records per call, so
+//! that the call through a pointer is paid once per visited node and the loop inside is compiled with the right instructions;
+//! a generic walk per instruction set would compile everything three times, and a call per distance costs as much as the distance.
+//!
+//! Invariants: the integer products are equal, bit for bit, to those of [`portable`] on every path, and the float correction is
+//! the same sequence of operations, so code scores do not depend on the processor. Sums of exact f32 rows may differ in the last
+//! bits. On aarch64 the portable path is used, which the compiler vectorises with NEON; explicit NEON kernels are to be added
+//! together with a machine that runs their tests.
+
+mod portable;
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
+
+use half::f16;
+
+use crate::config::Rows;
+use crate::vectors::{Records, Shape};
+
+/// Codes of a query, 64 to a cache line.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Line(pub(crate) [i8; 64]);
+
+/// A query in the form that the walk needs: `score(x) = offset + bias(x) + scale * scale(x) * Σ q·(c(x) - 128)`.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct CodeQuery {
+    pub(crate) lines: Vec<Line>,
+    /// Sum of the codes.
+    pub(crate) sum: i32,
+    pub(crate) scale: f32,
+    pub(crate) offset: f32,
+}
+
+type Scores = unsafe fn(&CodeQuery, &[u8], Shape, &[u32], &mut [f32]);
+type Pair = unsafe fn(&[u8], &[u8]) -> i32;
+type Exact = unsafe fn(&[f32], &[u8]) -> f32;
+
+/// The kernels for this processor.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kernels {
+    /// Name of the instruction set, for reports.
+    pub(crate) name: &'static str,
+    scores: Scores,
+    pair: Pair,
+    dot_f32: Exact,
+    dot_f16: Exact,
+    l2_f32: Exact,
+    l2_f16: Exact,
+}
+
+impl Kernels {
+    /// The fastest kernels that this processor runs.
+    pub(crate) fn detect() -> Kernels {
+        *Kernels::all().last().expect("the portable kernels are always there")
+    }
+
+    /// Every set of kernels that this processor runs, the oracle first, the fastest last.
+    pub(crate) fn all() -> Vec<Kernels> {
+        #[allow(unused_mut, reason = "other architectures have the portable kernels only")]
+        let mut all = vec![portable::KERNELS];
+        #[cfg(target_arch = "x86_64")]
+        all.extend(x86_64::available());
+        all
+    }
+
+    /// Scores of the records `rows` against a query, into the front of `out`.
+    #[inline]
+    pub(crate) fn scores(&self, query: &CodeQuery, records: &Records<'_>, rows: &[u32], out: &mut [f32]) {
+        let shape = records.shape;
+        assert!(query.lines.len() * 64 == shape.code && out.len() >= rows.len());
+        assert!(rows.iter().all(|&row| row < records.count));
+        debug_assert!(records.bytes.len() >= records.count as usize * shape.stride);
+        // SAFETY: every row lies inside the records (asserted; whoever makes `Records` has sized the bytes by their layout), the
+        // query is as long as the codes, `out` has room, and the table holds only kernels that this processor runs.
+        unsafe { (self.scores)(query, records.bytes, shape, rows, out) }
+    }
+
+    /// Σ (a - 128)·(b - 128) over two codes of equal length, a multiple of 64.
+    #[inline]
+    pub(crate) fn pair(&self, a: &[u8], b: &[u8]) -> i32 {
+        assert!(a.len() == b.len() && a.len().is_multiple_of(64));
+        // SAFETY: equal lengths, a multiple of 64; the table holds only kernels that this processor runs.
+        unsafe { (self.pair)(a, b) }
+    }
+
+    /// Dot product of a query with a stored row.
+    #[inline]
+    pub(crate) fn dot(&self, query: &[f32], row: &[u8], rows: Rows) -> f32 {
+        assert!(row.len() == query.len() * rows.bytes());
+        // SAFETY: the row is as long as the query; the table holds only kernels that this processor runs.
+        unsafe { if rows == Rows::F32 { (self.dot_f32)(query, row) } else { (self.dot_f16)(query, row) } }
+    }
+
+    /// Squared distance of a query to a stored row.
+    #[inline]
+    pub(crate) fn l2(&self, query: &[f32], row: &[u8], rows: Rows) -> f32 {
+        assert!(row.len() == query.len() * rows.bytes());
+        // SAFETY: as in `dot`.
+        unsafe { if rows == Rows::F32 { (self.l2_f32)(query, row) } else { (self.l2_f16)(query, row) } }
+    }
+}
+
+/// Asks the processor to fetch these bytes; a hint without effect on any result.
+#[inline(always)]
+pub(crate) fn prefetch(bytes: &[u8]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in (0..bytes.len()).step_by(64) {
+        // SAFETY: a prefetch never faults, and the address is inside `bytes`.
+        unsafe {
+            std::arch::x86_64::_mm_prefetch(bytes.as_ptr().add(line).cast(), std::arch::x86_64::_MM_HINT_T0);
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = bytes;
+}
+
+/// The score of one record from its integer product: the one place where the order of the float operations is fixed.
+///
+/// # Safety
+/// `record` points at a record of `shape`.
+#[inline(always)]
+unsafe fn correct(query: &CodeQuery, record: *const u8, shape: Shape, product: i32) -> f32 {
+    // SAFETY: the record holds scale and bias at these offsets.
+    let (scale, bias) = unsafe {
+        let at = record.add(shape.code);
+        (at.add(Shape::SCALE).cast::<u32>().read_unaligned(), at.add(Shape::BIAS).cast::<u32>().read_unaligned())
+    };
+    let (scale, bias) = (f32::from_bits(u32::from_le(scale)), f32::from_bits(u32::from_le(bias)));
+    query.offset + bias + query.scale * scale * product as f32
+}
+
+/// One number of a stored f16 row.
+#[inline(always)]
+fn half_at(row: &[u8], at: usize) -> f32 {
+    f16::from_le_bytes([row[2 * at], row[2 * at + 1]]).to_f32()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::vectors::Records;
+
+    fn query(codes: &[i8], scale: f32, offset: f32) -> CodeQuery {
+        let lines = codes.chunks(64).map(|c| Line(c.try_into().unwrap())).collect();
+        CodeQuery { lines, sum: codes.iter().map(|&c| i32::from(c)).sum(), scale, offset }
+    }
+
+    fn code() -> impl Strategy<Value = i8> {
+        prop_oneof![4 => -127i8..=127, 1 => Just(127i8), 1 => Just(-127i8)]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        #[test]
+        fn every_kernel_scores_codes_as_the_oracle_does(
+            lines in 1usize..17, shift in 0usize..64, seed in any::<u64>(), q in proptest::collection::vec(code(), 16 * 64),
+        ) {
+            let shape = Shape::new(lines * 64, 4);
+            let count = 5;
+            let mut state = seed | 1;
+            let mut bytes = vec![0u8; shift + count * shape.stride];
+            for b in &mut bytes {
+                state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                // The extremes too: a damaged file may hold any byte.
+                *b = match state >> 61 { 0 => 0, 1 => 255, _ => (state >> 33) as u8 };
+            }
+            for row in 0..count {
+                let at = shift + row * shape.stride + shape.code;
+                bytes[at + Shape::SCALE..][..4].copy_from_slice(&0.37f32.to_le_bytes());
+                bytes[at + Shape::BIAS..][..4].copy_from_slice(&(-1.5f32).to_le_bytes());
+            }
+            let records = Records::new(&bytes[shift..], shape, count as u32).unwrap();
+            let q = query(&q[..lines * 64], 0.01, 2.0);
+            let rows = [4u32, 0, 2, 2, 1, 3];
+            let mut expected = [0f32; 6];
+            portable_scores(&q, &records, &rows, &mut expected);
+            for kernels in Kernels::all() {
+                let mut found = [0f32; 6];
+                kernels.scores(&q, &records, &rows, &mut found);
+                prop_assert_eq!(found.map(f32::to_bits), expected.map(f32::to_bits), "{}", kernels.name);
+                for (a, b) in [(0u32, 1u32), (3, 3), (4, 2)] {
+                    let plain: i32 = records.code(a).iter().zip(records.code(b)).map(|(&x, &y)| (i32::from(x) - 128) * (i32::from(y) - 128)).sum();
+                    prop_assert_eq!(kernels.pair(records.code(a), records.code(b)), plain, "{}", kernels.name);
+                }
+            }
+        }
+
+        #[test]
+        fn every_kernel_scores_rows_to_within_rounding(
+            values in proptest::collection::vec((-2.0f32..2.0, -2.0f32..2.0), 1..700), shift in 0usize..8,
+        ) {
+            let q: Vec<f32> = values.iter().map(|v| v.0).collect();
+            let mut wide = vec![0u8; shift];
+            let mut narrow = vec![0u8; shift];
+            for v in &values {
+                wide.extend(v.1.to_le_bytes());
+                narrow.extend(f16::from_f32(v.1).to_le_bytes());
+            }
+            for kernels in Kernels::all() {
+                for (rows, bytes) in [(Rows::F32, &wide[shift..]), (Rows::F16, &narrow[shift..])] {
+                    let x: Vec<f64> = (0..q.len()).map(|i| match rows { Rows::F32 => values[i].1.into(), Rows::F16 => half_at(bytes, i).into() }).collect();
+                    let dot: f64 = q.iter().zip(&x).map(|(&a, b)| f64::from(a) * b).sum();
+                    let l2: f64 = q.iter().zip(&x).map(|(&a, b)| (f64::from(a) - b).powi(2)).sum();
+                    prop_assert!((f64::from(kernels.dot(&q, bytes, rows)) - dot).abs() < 1e-3, "{} {rows:?}", kernels.name);
+                    prop_assert!((f64::from(kernels.l2(&q, bytes, rows)) - l2).abs() < 1e-2, "{} {rows:?}", kernels.name);
+                }
+            }
+        }
+    }
+
+    fn portable_scores(q: &CodeQuery, records: &Records<'_>, rows: &[u32], out: &mut [f32]) {
+        for (&row, out) in rows.iter().zip(out) {
+            let codes = q.lines.iter().flat_map(|l| l.0);
+            let product: i32 = codes.zip(records.code(row)).map(|(a, &c)| i32::from(a) * (i32::from(c) - 128)).sum();
+            *out = q.offset + records.bias(row) + q.scale * records.scale(row) * product as f32;
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! The kernels in plain Rust: the oracle of all others, and the path of every processor without its own.
+
+use super::{CodeQuery, Kernels, correct, half_at};
+use crate::vectors::Shape;
+
+pub(super) const KERNELS: Kernels = Kernels { name: "portable", scores, pair, dot_f32, dot_f16, l2_f32, l2_f16 };
+
+/// # Safety
+/// Every row lies inside `records`, the query is as long as a code, `out` is as long as `rows`.
+unsafe fn scores(query: &CodeQuery, records: &[u8], shape: Shape, rows: &[u32], out: &mut [f32]) {
+    for (&row, out) in rows.iter().zip(out) {
+        let record = &records[row as usize * shape.stride..][..shape.stride];
+        let mut product = 0i32;
+        for (line, codes) in query.lines.iter().zip(record.chunks_exact(64)) {
+            // i16 products summed in pairs: the shape that compilers turn into multiply-add instructions.
+            product +=
+                line.0.iter().zip(codes).map(|(&q, &c)| i32::from(i16::from(q) * (i16::from(c) - 128))).sum::<i32>();
+        }
+        // SAFETY: `record` is a whole record.
+        *out = unsafe { correct(query, record.as_ptr(), shape, product) };
+    }
+}
+
+unsafe fn pair(a: &[u8], b: &[u8]) -> i32 {
+    a.iter().zip(b).map(|(&x, &y)| i32::from((i16::from(x) - 128) * (i16::from(y) - 128))).sum()
+}
+
+/// Sixteen partial sums, so that the compiler may use vector registers without changing the order of a sum.
+#[inline(always)]
+fn sum(len: usize, term: impl Fn(usize) -> f32) -> f32 {
+    let mut sums = [0f32; 16];
+    let whole = len / 16 * 16;
+    for i in (0..whole).step_by(16) {
+        for (lane, sum) in sums.iter_mut().enumerate() {
+            *sum += term(i + lane);
+        }
+    }
+    let tail: f32 = (whole..len).map(term).sum();
+    sums.iter().sum::<f32>() + tail
+}
+
+#[inline(always)]
+fn float_at(row: &[u8], at: usize) -> f32 {
+    f32::from_le_bytes([row[4 * at], row[4 * at + 1], row[4 * at + 2], row[4 * at + 3]])
+}
+
+unsafe fn dot_f32(q: &[f32], row: &[u8]) -> f32 {
+    sum(q.len(), |i| q[i] * float_at(row, i))
+}
+
+unsafe fn dot_f16(q: &[f32], row: &[u8]) -> f32 {
+    sum(q.len(), |i| q[i] * half_at(row, i))
+}
+
+unsafe fn l2_f32(q: &[f32], row: &[u8]) -> f32 {
+    sum(q.len(), |i| (q[i] - float_at(row, i)).powi(2))
+}
+
+unsafe fn l2_f16(q: &[f32], row: &[u8]) -> f32 {
+    sum(q.len(), |i| (q[i] - half_at(row, i)).powi(2))
+}

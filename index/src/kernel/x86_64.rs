@@ -1,0 +1,267 @@
+//! Kernels for x86-64: AVX2 and AVX-512 with VNNI. SSE2, which every x86-64 has, is what the portable kernels compile to.
+
+use std::arch::x86_64::*;
+
+use super::{CodeQuery, Kernels, correct, half_at};
+use crate::vectors::Shape;
+
+const AVX2: Kernels = Kernels {
+    name: "avx2",
+    scores: scores_avx2,
+    pair: pair_avx2,
+    dot_f32: dot_f32_avx2,
+    dot_f16: dot_f16_avx2,
+    l2_f32: l2_f32_avx2,
+    l2_f16: l2_f16_avx2,
+};
+
+/// The exact rows stay with AVX2 when they are f16: converting them costs the same at either width.
+const AVX512: Kernels = Kernels {
+    name: "avx512-vnni",
+    scores: scores_avx512,
+    pair: pair_avx512,
+    dot_f32: dot_f32_avx512,
+    dot_f16: dot_f16_avx2,
+    l2_f32: l2_f32_avx512,
+    l2_f16: l2_f16_avx2,
+};
+
+/// Kernels that this processor runs, slowest first.
+pub(super) fn available() -> Vec<Kernels> {
+    let mut all = Vec::new();
+    let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
+    if avx2 {
+        all.push(AVX2);
+    }
+    if avx2
+        && is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vnni")
+    {
+        all.push(AVX512);
+    }
+    all
+}
+
+/// # Safety
+/// As [`super::portable`]'s `scores`; the processor has AVX2.
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn scores_avx2(query: &CodeQuery, records: &[u8], shape: Shape, rows: &[u32], out: &mut [f32]) {
+    for (&row, out) in rows.iter().zip(out) {
+        // SAFETY: the row lies inside `records`, and the query is as long as a code; so is every load below.
+        unsafe {
+            let record = records.as_ptr().add(row as usize * shape.stride);
+            let q = query.lines.as_ptr().cast::<i8>();
+            let mut sums = [_mm256_setzero_si256(); 2];
+            for at in (0..shape.code).step_by(64) {
+                for (half, sum) in sums.iter_mut().enumerate() {
+                    let c = load_signed(record.add(at + 32 * half));
+                    let q = _mm256_load_si256(q.add(at + 32 * half).cast());
+                    *sum = _mm256_add_epi32(*sum, multiply_signed(c, q));
+                }
+            }
+            *out = correct(query, record, shape, reduce_avx2(_mm256_add_epi32(sums[0], sums[1])));
+        }
+    }
+}
+
+/// 32 codes, moved from 0..=255 to -128..=127.
+///
+/// # Safety
+/// 32 bytes can be read at `at`.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn load_signed(at: *const u8) -> __m256i {
+    // SAFETY: the caller's.
+    let raw = unsafe { _mm256_loadu_si256(at.cast()) };
+    _mm256_xor_si256(raw, _mm256_set1_epi8(-128))
+}
+
+/// Sums of four neighbouring products. The magnitude of one side times the other side with its sign: at most 128·127·2 < 2¹⁵,
+/// so the 16-bit sums of `maddubs` never saturate, whatever `c` holds (|−128| is 128 as an unsigned byte). `q` is never -128.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn multiply_signed(c: __m256i, q: __m256i) -> __m256i {
+    let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(c), _mm256_sign_epi8(q, c));
+    _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn reduce_avx2(sums: __m256i) -> i32 {
+    let four = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
+    let two = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0b01_00_11_10));
+    _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32(two, 0b10_11_00_01)))
+}
+
+/// Two stored codes: either may hold -128 after damage, so the products go through 16 bits.
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn pair_avx2(a: &[u8], b: &[u8]) -> i32 {
+    let mut sums = _mm256_setzero_si256();
+    let widen = |at: *const u8| {
+        // SAFETY: 16 bytes can be read at every multiple of 16 below the length, which is a multiple of 64.
+        let bytes = unsafe { _mm_xor_si128(_mm_loadu_si128(at.cast()), _mm_set1_epi8(-128)) };
+        _mm256_cvtepi8_epi16(bytes)
+    };
+    for at in (0..a.len()).step_by(16) {
+        // SAFETY: `at` is inside both slices.
+        let (x, y) = unsafe { (widen(a.as_ptr().add(at)), widen(b.as_ptr().add(at))) };
+        sums = _mm256_add_epi32(sums, _mm256_madd_epi16(x, y));
+    }
+    reduce_avx2(sums)
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn add_lanes(sums: [__m256; 4]) -> f32 {
+    let eight = _mm256_add_ps(_mm256_add_ps(sums[0], sums[1]), _mm256_add_ps(sums[2], sums[3]));
+    let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps(two, two, 1)))
+}
+
+macro_rules! exact_avx2 {
+    ($name:ident, $width:literal, $load:expr, $step:expr, $tail:expr) => {
+        /// # Safety
+        /// The row is as long as the query; the processor has AVX2, FMA and F16C.
+        #[target_feature(enable = "avx2,fma,f16c")]
+        unsafe fn $name(q: &[f32], row: &[u8]) -> f32 {
+            let mut sums = [_mm256_setzero_ps(); 4];
+            let whole = q.len() / 32 * 32;
+            for i in (0..whole).step_by(32) {
+                for (lane, sum) in sums.iter_mut().enumerate() {
+                    let at = i + 8 * lane;
+                    // SAFETY: eight numbers lie at `at` in both.
+                    let (a, b) = unsafe { (_mm256_loadu_ps(q.as_ptr().add(at)), $load(row.as_ptr().add($width * at))) };
+                    *sum = $step(a, b, *sum);
+                }
+            }
+            let tail: f32 = (whole..q.len()).map(|i| $tail(q[i], row, i)).sum();
+            add_lanes(sums) + tail
+        }
+    };
+}
+
+#[inline(always)]
+fn float_at(row: &[u8], at: usize) -> f32 {
+    f32::from_le_bytes([row[4 * at], row[4 * at + 1], row[4 * at + 2], row[4 * at + 3]])
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn square_step(a: __m256, b: __m256, sum: __m256) -> __m256 {
+    let d = _mm256_sub_ps(a, b);
+    _mm256_fmadd_ps(d, d, sum)
+}
+
+/// # Safety
+/// 16 bytes can be read at `at`.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn load_half(at: *const u8) -> __m256 {
+    // SAFETY: the caller's.
+    unsafe { _mm256_cvtph_ps(_mm_loadu_si128(at.cast())) }
+}
+
+/// # Safety
+/// 32 bytes can be read at `at`.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn load_float(at: *const u8) -> __m256 {
+    // SAFETY: the caller's.
+    unsafe { _mm256_loadu_ps(at.cast()) }
+}
+
+exact_avx2!(dot_f32_avx2, 4, load_float, _mm256_fmadd_ps, |q: f32, row, i| q * float_at(row, i));
+exact_avx2!(dot_f16_avx2, 2, load_half, _mm256_fmadd_ps, |q: f32, row, i| q * half_at(row, i));
+exact_avx2!(l2_f32_avx2, 4, load_float, square_step, |q: f32, row, i| (q - float_at(row, i)).powi(2));
+exact_avx2!(l2_f16_avx2, 2, load_half, square_step, |q: f32, row, i| (q - half_at(row, i)).powi(2));
+
+/// # Safety
+/// As [`super::portable`]'s `scores`; the processor has AVX-512 F, BW and VNNI.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+unsafe fn scores_avx512(query: &CodeQuery, records: &[u8], shape: Shape, rows: &[u32], out: &mut [f32]) {
+    for (&row, out) in rows.iter().zip(out) {
+        // SAFETY: the row lies inside `records`, and the query is as long as a code; so is every load below.
+        unsafe {
+            let record = records.as_ptr().add(row as usize * shape.stride);
+            let mut sums = [_mm512_setzero_si512(); 2];
+            let mut lines = query.lines.chunks_exact(2);
+            let mut at = record;
+            for two in lines.by_ref() {
+                // Two chains: `vpdpbusd` takes four cycles, and one starts every cycle.
+                sums[0] =
+                    _mm512_dpbusd_epi32(sums[0], _mm512_loadu_si512(at.cast()), _mm512_load_si512(two.as_ptr().cast()));
+                sums[1] = _mm512_dpbusd_epi32(
+                    sums[1],
+                    _mm512_loadu_si512(at.add(64).cast()),
+                    _mm512_load_si512(two.as_ptr().add(1).cast()),
+                );
+                at = at.add(128);
+            }
+            for line in lines.remainder() {
+                sums[0] = _mm512_dpbusd_epi32(
+                    sums[0],
+                    _mm512_loadu_si512(at.cast()),
+                    _mm512_load_si512(line.0.as_ptr().cast()),
+                );
+            }
+            // The codes are 128 too large: Σ q·c - 128·Σ q.
+            let product = _mm512_reduce_add_epi32(_mm512_add_epi32(sums[0], sums[1])) - 128 * query.sum;
+            *out = correct(query, record, shape, product);
+        }
+    }
+}
+
+/// # Safety
+/// Equal lengths, a multiple of 64; the processor has AVX-512 F, BW and VNNI.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+unsafe fn pair_avx512(a: &[u8], b: &[u8]) -> i32 {
+    let (mut sums, mut total) = (_mm512_setzero_si512(), _mm512_setzero_si512());
+    let flip = _mm512_set1_epi8(-128);
+    let ones = _mm512_set1_epi8(1);
+    for at in (0..a.len()).step_by(64) {
+        // SAFETY: 64 bytes lie at `at` in both.
+        let (x, y) =
+            unsafe { (_mm512_loadu_si512(a.as_ptr().add(at).cast()), _mm512_loadu_si512(b.as_ptr().add(at).cast())) };
+        let y = _mm512_xor_si512(y, flip);
+        sums = _mm512_dpbusd_epi32(sums, x, y);
+        total = _mm512_dpbusd_epi32(total, ones, y);
+    }
+    // Σ x·y' - 128·Σ y' with y' = y - 128.
+    _mm512_reduce_add_epi32(_mm512_sub_epi32(sums, _mm512_slli_epi32(total, 7)))
+}
+
+macro_rules! exact_avx512 {
+    ($name:ident, $step:expr, $tail:expr) => {
+        /// # Safety
+        /// The row is as long as the query; the processor has AVX-512 F.
+        #[target_feature(enable = "avx512f")]
+        unsafe fn $name(q: &[f32], row: &[u8]) -> f32 {
+            let mut sums = [_mm512_setzero_ps(); 4];
+            let whole = q.len() / 64 * 64;
+            for i in (0..whole).step_by(64) {
+                for (lane, sum) in sums.iter_mut().enumerate() {
+                    let at = i + 16 * lane;
+                    // SAFETY: sixteen numbers lie at `at` in both.
+                    let (a, b) = unsafe {
+                        (_mm512_loadu_ps(q.as_ptr().add(at)), _mm512_loadu_ps(row.as_ptr().add(4 * at).cast()))
+                    };
+                    *sum = $step(a, b, *sum);
+                }
+            }
+            let tail: f32 = (whole..q.len()).map(|i| $tail(q[i], float_at(row, i))).sum();
+            _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(sums[0], sums[1]), _mm512_add_ps(sums[2], sums[3]))) + tail
+        }
+    };
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn square_step_512(a: __m512, b: __m512, sum: __m512) -> __m512 {
+    let d = _mm512_sub_ps(a, b);
+    _mm512_fmadd_ps(d, d, sum)
+}
+
+exact_avx512!(dot_f32_avx512, _mm512_fmadd_ps, |a: f32, b: f32| a * b);
+exact_avx512!(l2_f32_avx512, square_step_512, |a: f32, b: f32| (a - b).powi(2));

@@ -1,0 +1,156 @@
+//! A segment file whose every byte is checked before it is first used.
+//!
+//! Each block of 4 KiB has a checksum; a bit per block remembers that it was checked. So damage is an error at the moment it
+//! would shape an answer, and opening a file of any size costs nothing: checking everything at open would read it all, and
+//! checking nothing would answer from damaged bytes. In a walk the price is a bit test beside a cache miss.
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::error::{Error, Result};
+use crate::format::{ALIGN, BLOCK, Footer};
+use crate::storage::{Bytes, NewFile};
+
+/// A mapped segment.
+pub(crate) struct Sealed {
+    path: PathBuf,
+    bytes: Bytes,
+    /// Where the checksums begin, which is where the checked bytes end.
+    sums: usize,
+    sums_checksum: u64,
+    sums_sound: OnceLock<bool>,
+    checked: Vec<AtomicU64>,
+}
+
+impl Sealed {
+    /// `sums..end` are the checksums of the blocks before them, and lie inside `bytes` (the caller has compared the lengths).
+    pub(crate) fn new(path: PathBuf, bytes: Bytes, sums: usize, sums_checksum: u64) -> Sealed {
+        let words = sums.div_ceil(BLOCK).div_ceil(64);
+        let checked = (0..words).map(|_| AtomicU64::new(0)).collect();
+        Sealed { path, bytes, sums, sums_checksum, sums_sound: OnceLock::new(), checked }
+    }
+
+    /// The bytes, unchecked.
+    #[inline]
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.sums]
+    }
+
+    /// Checks the blocks that a range touches, those that were not checked before.
+    #[inline]
+    pub(crate) fn check(&self, range: Range<usize>) -> Result<()> {
+        for block in range.start / BLOCK..range.end.div_ceil(BLOCK) {
+            // Relaxed is enough: the bit only says that bytes which never change were once found sound.
+            if self.checked[block / 64].load(Ordering::Relaxed) >> (block % 64) & 1 == 0 {
+                self.check_block(block)?;
+            }
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn check_block(&self, block: usize) -> Result<()> {
+        let blocks = self.sums.div_ceil(BLOCK);
+        let table = &self.bytes[self.sums..self.sums + 8 * blocks];
+        if !*self.sums_sound.get_or_init(|| xxh3_64(table) == self.sums_checksum) {
+            return Err(Error::corrupt(&self.path, "wrong checksum of the table of checksums"));
+        }
+        let start = block * BLOCK;
+        let end = self.sums.min(start + BLOCK);
+        if xxh3_64(&self.bytes[start..end]).to_le_bytes() != table[8 * block..8 * block + 8] {
+            return Err(Error::corrupt(&self.path, format!("wrong checksum of bytes {start} to {end}")));
+        }
+        self.checked[block / 64].fetch_or(1 << (block % 64), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// A checked range.
+    pub(crate) fn get(&self, range: Range<usize>) -> Result<&[u8]> {
+        self.check(range.clone())?;
+        Ok(&self.bytes()[range])
+    }
+
+    pub(crate) fn path(&self) -> &PathBuf {
+        &self.path
+    }
+
+    /// Length of the whole file.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Checks every byte anew, whatever was checked before.
+    pub(crate) fn verify(&self) -> Vec<Error> {
+        self.checked.iter().for_each(|word| word.store(0, Ordering::Relaxed));
+        let blocks = 0..self.sums.div_ceil(BLOCK);
+        blocks.filter_map(|block| self.check_block(block).err()).collect()
+    }
+}
+
+/// Bytes that are gathered before they are handed to the file.
+const BUFFER: usize = 1 << 20;
+
+/// Writes a segment file from front to back and keeps its checksums.
+pub(crate) struct Sealer {
+    file: Box<dyn NewFile>,
+    path: PathBuf,
+    /// A whole number of blocks is written and taken out whenever it is full.
+    buffer: Vec<u8>,
+    sums: Vec<u8>,
+    written: usize,
+}
+
+impl Sealer {
+    pub(crate) fn new(file: Box<dyn NewFile>, path: PathBuf) -> Sealer {
+        Sealer { file, path, buffer: Vec::new(), sums: Vec::new(), written: 0 }
+    }
+
+    /// Bytes so far.
+    pub(crate) fn position(&self) -> usize {
+        self.written + self.buffer.len()
+    }
+
+    pub(crate) fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
+        while !bytes.is_empty() {
+            let (now, later) = bytes.split_at(bytes.len().min(BUFFER - self.buffer.len()));
+            self.buffer.extend_from_slice(now);
+            if self.buffer.len() == BUFFER {
+                self.flush()?;
+            }
+            bytes = later;
+        }
+        Ok(())
+    }
+
+    /// Fills with zeros up to the next place where a section may start.
+    pub(crate) fn align(&mut self) -> Result<()> {
+        let at = self.position();
+        self.write(&[0; ALIGN][..at.next_multiple_of(ALIGN) - at])
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        self.sums.extend(self.buffer.chunks(BLOCK).flat_map(|block| xxh3_64(block).to_le_bytes()));
+        self.file.write_all(&self.buffer).map_err(Error::io(&self.path, "write"))?;
+        self.written += self.buffer.len();
+        self.buffer.clear();
+        Ok(())
+    }
+
+    /// Writes the checksums and the footer and syncs. Returns the checksum of the footer.
+    pub(crate) fn finish(mut self, footer: &mut Footer) -> Result<u64> {
+        self.align()?;
+        self.sums.extend(self.buffer.chunks(BLOCK).flat_map(|block| xxh3_64(block).to_le_bytes()));
+        footer.sums_checksum = xxh3_64(&self.sums);
+        let footer = footer.encode();
+        // One write for what is left, so that a small segment is one write in all.
+        self.buffer.extend_from_slice(&self.sums);
+        self.buffer.extend_from_slice(&footer);
+        self.file.write_all(&self.buffer).map_err(Error::io(&self.path, "write"))?;
+        self.file.sync().map_err(Error::io(&self.path, "sync"))?;
+        Ok(Footer::checksum(&footer))
+    }
+}

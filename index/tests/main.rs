@@ -1,0 +1,7 @@
+//! What an index promises, tested from outside.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod basics;
+mod graph;
+mod support;
