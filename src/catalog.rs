@@ -1,45 +1,32 @@
 //! The catalog: what is known of each photo besides its vector.
+//!
+//! One SQLite file, because this is the part that must not lose data: vectors can be computed again, but a library that
+//! forgets what it holds has to be read from the disk again in full. Its own format would have needed a log, indexes and
+//! transactions; SQLite has them tested, and people can look into the file with tools they have.
+//!
+//! Invariants:
+//! - A key stands for one content at one path for ever. A file that changes gets a new key, so no index ever holds a vector
+//!   that is stale for its key; a file that moves keeps its key.
+//! - A photo whose file is gone keeps its row (`gone`) and its vector, and is never an answer.
+//! - Keys are handed out in rising order and never twice.
 
-use std::path::PathBuf;
+mod filter;
+mod key;
+mod lock;
+mod path;
+mod read;
+mod record;
+mod schema;
+mod store;
+mod write;
 
-/// Identifies a photo's vector in the index.
-pub type Key = tintype_index::Key;
-
-/// A point on the globe, in degrees.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Place {
-    /// North positive.
-    pub latitude: f64,
-    /// East positive.
-    pub longitude: f64,
-}
-
-/// One photo.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub struct Record {
-    /// Its key in the index.
-    pub key: Key,
-    /// Absolute path.
-    pub path: PathBuf,
-    /// Bytes.
-    pub size: u64,
-    /// Modification time, nanoseconds since 1970.
-    pub mtime: i64,
-    /// Content hash, hexadecimal.
-    pub hash: String,
-    /// Lower-case name of the format: `jpeg`.
-    pub format: String,
-    /// Pixels, after orientation.
-    pub width: u32,
-    /// Pixels, after orientation.
-    pub height: u32,
-    /// When it was taken, civil time of the camera.
-    pub taken: Option<jiff::civil::DateTime>,
-    /// Maker and model.
-    pub camera: Option<String>,
-    /// Lens model.
-    pub lens: Option<String>,
-    /// Where it was taken.
-    pub place: Option<Place>,
-}
+pub use key::Key;
+pub(crate) use key::Keys;
+pub(crate) use lock::WriteLock;
+pub(crate) use path::{absolute, fingerprint};
+pub(crate) use read::{Kind, Known, Reader};
+pub(crate) use record::Hash;
+pub use record::{Place, Record};
+pub(crate) use schema::{Space, State};
+pub(crate) use store::Catalog;
+pub(crate) use write::{Change, Writer};

@@ -131,6 +131,90 @@ pub enum Error {
         /// What SQLite said.
         source: Source,
     },
+    /// The directory holds no library.
+    #[error("{}: no library here; index some photos into it first", path.display())]
+    NoLibrary {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A library is there already.
+    #[error("{}: a library is here already; open it instead", path.display())]
+    LibraryExists {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Another process writes to the library. Searching goes on as usual meanwhile.
+    #[error("{}: another process is writing to this library; wait for it to finish, or search what is there", path.display())]
+    Busy {
+        /// The library.
+        path: PathBuf,
+    },
+    /// The catalog was written by a newer version of this program.
+    #[error(
+        "{}: catalog version {found} is newer than version {supported}, the newest this program knows; update the program",
+        path.display()
+    )]
+    NewerCatalog {
+        /// The database file.
+        path: PathBuf,
+        /// Version of the file.
+        found: u32,
+        /// Newest version that this program reads.
+        supported: u32,
+    },
+    /// The catalog is damaged, or no catalog at all.
+    #[error(
+        "{}: damaged ({reason}); restore the file from a copy, or move the library away and index the photos anew",
+        path.display()
+    )]
+    DamagedCatalog {
+        /// The database file.
+        path: PathBuf,
+        /// What was found.
+        reason: String,
+    },
+    /// A folder to index that is not there. Nothing was changed: what the library knows of it stays.
+    #[error("{}: not found; if it is on a drive, connect the drive first (`remove` makes the library forget it)", path.display())]
+    NoRoot {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A folder that is empty although the library knows photos in it. They stay: most likely a drive is not mounted.
+    #[error(
+        "{}: empty, but the library knows {known} photos in it; is its drive mounted? (`remove` makes the library forget them)",
+        path.display()
+    )]
+    EmptyRoot {
+        /// The folder.
+        path: PathBuf,
+        /// Photos that the library knows below it.
+        known: u64,
+    },
+    /// A pattern that cannot be read.
+    #[error("{pattern}: not a pattern that can be read")]
+    BadPattern {
+        /// As given.
+        pattern: String,
+        /// What is wrong with it.
+        source: Source,
+    },
+    /// A file that was refused by an earlier run and is as it was then.
+    #[error("{reason}")]
+    StillUnreadable {
+        /// What that run said.
+        reason: String,
+    },
+    /// A file that went on changing while it was read.
+    #[error("changed while it was read; the next run tries again")]
+    Changing,
+    /// A file larger than any picture that could be decoded.
+    #[error("{size} bytes are more than the limit of {limit}")]
+    FileTooLarge {
+        /// Bytes.
+        size: u64,
+        /// Limit in bytes.
+        limit: u64,
+    },
     /// The library was made with another model.
     #[error("{}: this library was made with {found}, not with {expected}", path.display())]
     SpaceMismatch {

@@ -1,56 +1,28 @@
 //! Files to records and vectors.
+//!
+//! ```text
+//! walk ─paths─► compare ─changes─► read, hash, decode, resize ─pixels─► encode ─vectors─► write
+//! 1 thread      (unchanged stop)   N threads                  bounded   N threads         the caller's thread
+//! ```
+//! Errors travel right, as items; back-pressure is the only thing that travels left. A photo that cannot be read is a line in
+//! the report, never the end of a run.
+//!
+//! Each commit is one of the index and then one of the catalog, every few seconds: whatever ends the process loses what came
+//! after the last commit, and nothing else. The next run finds those files new and takes them in.
+//!
+//! Memory is bounded, whatever the photos: file bytes being read by [`budget::FILE_BYTES`] and decoded pixels by
+//! [`budget::PIXELS`] over all threads together (a single photo may exceed either; it then waits until it is alone), and beside
+//! that about 80 bytes per file that the library knows.
 
+mod absent;
+mod budget;
 mod diff;
 mod pipeline;
+mod request;
 mod walk;
+mod writer;
 
-use std::path::PathBuf;
-
-/// A file that could not be taken in, and why.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Skipped {
-    /// The file.
-    pub path: PathBuf,
-    /// The reason.
-    pub error: crate::Error,
-}
-
-/// What an ingest did.
-#[derive(Debug, Default)]
-#[non_exhaustive]
-pub struct Report {
-    /// Files seen for the first time and embedded.
-    pub added: u64,
-    /// Files whose content changed and that were embedded again.
-    pub changed: u64,
-    /// Files that moved and kept their embedding.
-    pub moved: u64,
-    /// Files as they were.
-    pub unchanged: u64,
-    /// Files that are gone.
-    pub gone: u64,
-    /// Files that could not be read, with the reason.
-    pub skipped: Vec<Skipped>,
-}
-
-/// Where an ingest stands; handed to the progress closure a few times a second.
-#[derive(Clone, Debug, Default)]
-#[non_exhaustive]
-pub struct Progress {
-    /// Candidate files found so far.
-    pub found: u64,
-    /// Files dealt with so far.
-    pub done: u64,
-    /// Whether the walk has ended, so that `found` is the total.
-    pub walked: bool,
-    /// Files embedded so far.
-    pub embedded: u64,
-    /// Files skipped with an error so far.
-    pub skipped: u64,
-}
-
-/// An ingest request; ends in `run`.
-pub struct Ingest<'a> {
-    pub(crate) _engine: std::marker::PhantomData<&'a ()>,
-}
+pub(crate) use pipeline::{Candidate, Event, Feed, Stages, Stopped};
+pub use request::{Ingest, Progress, Report, Skipped};
+pub(crate) use request::{Target, Watch, default_threads};
+pub(crate) use writer::{Pace, TICK};

@@ -13,7 +13,7 @@ pub mod query;
 mod search;
 
 pub use catalog::{Key, Place, Record};
-pub use engine::{Engine, Status};
+pub use engine::{Engine, Root, Status, Switch, SwitchReport, VerifyReport};
 pub use error::{Error, Result};
 pub use ingest::{Ingest, Progress, Report, Skipped};
 pub use model::{EmbeddingSpace, Embeddings, Encode, Encoder, PixelBatch};

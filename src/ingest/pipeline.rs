@@ -1,1 +1,328 @@
-//! To be written.
+//! The stages between a list of files and their vectors.
+//!
+//! Used by an ingest, whose files come from a walk, and by a switch of models, whose files come from the catalog. The sink runs
+//! on the caller's thread, so that its closures need not be `Send` and the database has one user.
+
+use std::collections::HashSet;
+use std::io::Read;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+
+use super::budget::{Budget, FILE_BYTES, PIXELS};
+use super::walk::{File, mtime};
+use crate::catalog::{Hash, Place, Record};
+use crate::image::{DecodeOptions, Format, Metadata, Photo};
+use crate::model::{Encode, PixelBatch};
+use crate::{Error, Result};
+
+/// Pictures per call of the encoder.
+const BATCH: usize = 32;
+
+/// How long an encoder thread waits for a full batch. Where encoding is what takes the time, batches are full at once.
+const FILL: Duration = Duration::from_millis(100);
+
+/// No picture that decodes within the pixel limit is larger than this.
+const MAX_FILE: u64 = 2 << 30;
+
+/// How often a file that changes while it is read is read again.
+const ATTEMPTS: usize = 3;
+
+/// A file to embed.
+#[derive(Debug)]
+pub(crate) struct Candidate {
+    pub(super) file: File,
+    /// Whether the catalog has a record at this path.
+    pub(super) known: bool,
+    /// The content that the file must still have.
+    pub(super) expected: Option<Hash>,
+}
+
+impl Candidate {
+    /// A file that the walk met.
+    pub(super) fn new(file: File, known: bool) -> Candidate {
+        Candidate { file, known, expected: None }
+    }
+
+    /// A file that the catalog knows, with the content that it must still have.
+    pub(crate) fn recorded(record: &Record) -> Candidate {
+        let file = File { path: record.path.clone(), size: record.size, mtime: record.mtime };
+        Candidate { file, known: true, expected: Some(record.content()) }
+    }
+}
+
+/// What the sink hears of.
+#[derive(Debug)]
+pub(crate) enum Event<T> {
+    /// A file with its vector.
+    Embedded(Box<Record>, bool, Vec<f32>),
+    /// A file whose content is known already, or being embedded in this run.
+    Familiar(File, bool, Hash),
+    /// A file that is no picture.
+    NoPicture(File),
+    /// A file that could not be taken in, and its content where that was read.
+    Skipped(File, Option<Hash>, Error),
+    /// Something of the source's own.
+    Other(T),
+    /// A failure that is not one file's: the run ends.
+    Fatal(Error),
+}
+
+/// What all stages share.
+pub(crate) struct Stages<'a> {
+    pub(crate) encoder: &'a dyn Encode,
+    pub(crate) threads: usize,
+    pub(crate) max_pixels: u64,
+    /// Whether a content has a vector already. Called on many threads.
+    pub(crate) has_vector: &'a (dyn Fn(&Hash) -> Result<bool> + Sync),
+    pub(crate) bytes_read: &'a AtomicU64,
+    /// Set by the sink to end the run early.
+    pub(crate) stop: &'a AtomicBool,
+}
+
+/// What the source feeds.
+pub(crate) struct Feed<'a, T> {
+    files: Sender<Candidate>,
+    events: Sender<Event<T>>,
+    stop: &'a AtomicBool,
+}
+
+/// The sink is gone or wants no more.
+pub(crate) struct Stopped;
+
+impl<T> Feed<'_, T> {
+    pub(crate) fn file(&self, candidate: Candidate) -> Result<(), Stopped> {
+        self.check()?;
+        self.files.send(candidate).map_err(|_| Stopped)
+    }
+
+    pub(crate) fn event(&self, event: Event<T>) -> Result<(), Stopped> {
+        self.check()?;
+        self.events.send(event).map_err(|_| Stopped)
+    }
+
+    pub(super) fn check(&self) -> Result<(), Stopped> {
+        if self.stop.load(Ordering::Relaxed) { Err(Stopped) } else { Ok(()) }
+    }
+}
+
+/// A decoded and resized picture on its way to the encoder.
+struct Picture {
+    record: Box<Record>,
+    known: bool,
+    pixels: Vec<u8>,
+}
+
+impl Stages<'_> {
+    /// Runs the source on a thread of its own, the stages on theirs, and the sink here. Returns what the sink returns, after all
+    /// threads have ended; a sink that returns early ends them.
+    pub(crate) fn run<T: Send, R>(
+        &self,
+        source: impl FnOnce(&Feed<'_, T>) + Send,
+        sink: impl FnOnce(&Receiver<Event<T>>) -> R,
+    ) -> R {
+        let (files_in, files) = bounded::<Candidate>(1024);
+        let (pictures_in, pictures) = bounded::<Picture>(2 * BATCH);
+        let (events_in, events) = bounded::<Event<T>>(1024);
+        let (bytes, pixels) = (Budget::new(FILE_BYTES), Budget::new(PIXELS));
+        let in_flight = Mutex::new(HashSet::new());
+        std::thread::scope(|scope| {
+            for _ in 0..self.threads {
+                let (files, pictures, events) = (files.clone(), pictures_in.clone(), events_in.clone());
+                let (bytes, pixels, in_flight) = (&bytes, &pixels, &in_flight);
+                scope.spawn(move || {
+                    for candidate in files {
+                        let (file, known) = (candidate.file.clone(), candidate.known);
+                        let event = match self.prepare(candidate, bytes, pixels, in_flight) {
+                            Ok(Prepared::Picture(picture)) => match pictures.send(picture) {
+                                Ok(()) => continue,
+                                Err(_) => return,
+                            },
+                            Ok(Prepared::Familiar(file, hash)) => Event::Familiar(file, known, hash),
+                            Ok(Prepared::NoPicture(file)) => Event::NoPicture(file),
+                            Err((_, error)) if of_catalog(&error) => Event::Fatal(error),
+                            Err((hash, error)) => Event::Skipped(file, hash, error),
+                        };
+                        if events.send(event).is_err() || self.stop.load(Ordering::Relaxed) {
+                            return;
+                        }
+                    }
+                });
+            }
+            for _ in 0..self.threads {
+                let (pictures, events) = (pictures.clone(), events_in.clone());
+                scope.spawn(move || self.encode(&pictures, &events));
+            }
+            let feed = Feed { files: files_in, events: events_in, stop: self.stop };
+            scope.spawn(move || source(&feed));
+            drop((files, pictures_in, pictures));
+            let result = sink(&events);
+            self.stop.store(true, Ordering::Relaxed);
+            drop(events);
+            result
+        })
+    }
+
+    fn prepare(
+        &self,
+        candidate: Candidate,
+        bytes: &Budget,
+        pixels: &Budget,
+        in_flight: &Mutex<HashSet<Hash>>,
+    ) -> Result<Prepared, (Option<Hash>, Error)> {
+        let plain = |error| (None, error);
+        let Candidate { file, known, expected } = candidate;
+        let Some(Content { file, data, _permit }) = self.read(&file, bytes).map_err(plain)? else {
+            return Ok(Prepared::NoPicture(file));
+        };
+        let hash = *blake3::hash(&data).as_bytes();
+        let fail = |error| (Some(hash), error);
+        if expected.is_some_and(|expected| expected != hash) {
+            return Err(plain(Error::Changing));
+        }
+        let first = in_flight.lock().unwrap_or_else(PoisonError::into_inner).insert(hash);
+        if !first || (self.has_vector)(&hash).map_err(fail)? {
+            return Ok(Prepared::Familiar(file, hash));
+        }
+        let _pixels = pixels.take(pixel_count(&data));
+        let options = DecodeOptions { max_pixels: self.max_pixels, ..DecodeOptions::default() };
+        let preprocess = self.encoder.preprocess();
+        // Decoders are other people's code and see hostile bytes: a panic there is one bad photo.
+        let decoded = catch_unwind(AssertUnwindSafe(|| -> Result<_> {
+            let photo = Photo::decode(&data, &options)?;
+            let pixels = preprocess.apply(&photo)?;
+            Ok((Format::Jpeg, photo.width(), photo.height(), pixels, Metadata::read(&data)))
+        }));
+        let crashed = |_| Error::BadImage { reason: "its decoder gave up".to_owned() };
+        let (format, width, height, pixels, metadata) = decoded.map_err(crashed).flatten().map_err(fail)?;
+        let record = Record {
+            key: 0,
+            size: file.size,
+            mtime: file.mtime,
+            path: file.path,
+            hash: blake3::Hash::from(hash).to_hex().as_str().to_owned(),
+            format: format!("{format:?}").to_lowercase(),
+            width,
+            height,
+            taken: metadata.taken,
+            camera: metadata.camera,
+            lens: metadata.lens,
+            place: metadata.place.map(|(latitude, longitude)| Place { latitude, longitude }),
+        };
+        Ok(Prepared::Picture(Picture { record: Box::new(record), known, pixels }))
+    }
+
+    /// All bytes of a picture file, with the size and time that belong to them; none if it is no picture.
+    fn read<'b>(&self, found: &File, budget: &'b Budget) -> Result<Option<Content<'b>>> {
+        let path = &found.path;
+        for _ in 0..ATTEMPTS {
+            let mut handle = std::fs::File::open(path).map_err(Error::io(path))?;
+            let before = handle.metadata().map_err(Error::io(path))?;
+            let mut data = Vec::with_capacity(1024);
+            Read::by_ref(&mut handle).take(1024 as u64).read_to_end(&mut data).map_err(Error::io(path))?;
+            match data.starts_with(b"\xFF\xD8\xFF").then_some(Format::Jpeg) {
+                None if !claims_picture(path) => return Ok(None),
+                None => {
+                    let reason =
+                        if data.is_empty() { "the file is empty" } else { "named like one, but its content is none" };
+                    return Err(Error::BadImage { reason: reason.to_owned() });
+                }
+                Some(_) => {}
+            }
+            let size = before.len();
+            if size > MAX_FILE {
+                return Err(Error::FileTooLarge { size, limit: MAX_FILE });
+            }
+            let _permit = budget.take(size);
+            data.reserve_exact((size as usize).saturating_sub(data.len()));
+            // One byte more than there should be, to notice a file that grows.
+            let rest = (size + 1).saturating_sub(data.len() as u64);
+            Read::by_ref(&mut handle).take(rest).read_to_end(&mut data).map_err(Error::io(path))?;
+            self.bytes_read.fetch_add(data.len() as u64, Ordering::Relaxed);
+            let after = handle.metadata().map_err(Error::io(path))?;
+            if data.len() as u64 == size && (after.len(), mtime(&after)) == (size, mtime(&before)) {
+                return Ok(Some(Content { file: File::new(path.clone(), &after), data, _permit }));
+            }
+        }
+        Err(Error::Changing)
+    }
+
+    fn encode<T>(&self, pictures: &Receiver<Picture>, events: &Sender<Event<T>>) {
+        let size = self.encoder.preprocess().size;
+        let mut batch = PixelBatch::new(size.0, size.1);
+        let mut waiting = Vec::with_capacity(BATCH);
+        while let Ok(first) = pictures.recv() {
+            let since = Instant::now();
+            let mut next = Ok(first);
+            while let Ok(Picture { record, known, pixels }) = next {
+                batch.push(&pixels);
+                waiting.push((record, known));
+                if waiting.len() == BATCH {
+                    break;
+                }
+                next = match pictures.recv_timeout(FILL.saturating_sub(since.elapsed())) {
+                    Err(RecvTimeoutError::Timeout) => pictures.try_recv().map_err(|_| RecvTimeoutError::Timeout),
+                    next => next,
+                };
+            }
+            if self.stop.load(Ordering::Relaxed) {
+                return;
+            }
+            match self.encoder.encode_images(&batch) {
+                Ok(vectors) => {
+                    for ((record, known), vector) in waiting.drain(..).zip(vectors.rows()) {
+                        if events.send(Event::Embedded(record, known, vector.to_vec())).is_err() {
+                            return;
+                        }
+                    }
+                }
+                Err(error) => {
+                    let _ = events.send(Event::Fatal(error));
+                    return;
+                }
+            }
+            batch.clear();
+        }
+    }
+}
+
+struct Content<'a> {
+    file: File,
+    data: Vec<u8>,
+    _permit: super::budget::Permit<'a>,
+}
+
+enum Prepared {
+    Picture(Picture),
+    Familiar(File, Hash),
+    NoPicture(File),
+}
+
+fn of_catalog(error: &Error) -> bool {
+    matches!(error, Error::Catalog { .. } | Error::DamagedCatalog { .. } | Error::Index(_))
+}
+
+/// Pixels that a decoder will make, read from the header; 0 where there is nothing to decode.
+fn pixel_count(data: &[u8]) -> u64 {
+    let none = DecodeOptions { max_pixels: 0, ..DecodeOptions::default() };
+    // A limit of nothing stops every decoder right behind its header.
+    match catch_unwind(AssertUnwindSafe(|| Photo::decode(data, &none))) {
+        Ok(Err(Error::ImageTooLarge { width, height, .. })) => u64::from(width) * u64::from(height),
+        _ => 0,
+    }
+}
+
+/// Whether people would take the file for a picture by its name.
+fn claims_picture(path: &Path) -> bool {
+    const EXTENSIONS: &[&str] = &[
+        "jpg", "jpeg", "jpe", "jfif", "png", "apng", "webp", "gif", "tif", "tiff", "bmp", "ppm", "pgm", "pbm", "pnm",
+        "pam", "qoi", "heic", "heif", "hif", "avif", "jxl", "jp2", "dng", "cr2", "cr3", "nef", "arw", "orf", "raf",
+        "rw2", "pef", "srw",
+    ];
+    let extension = path.extension().and_then(|extension| extension.to_str()).map(str::to_ascii_lowercase);
+    extension.is_some_and(|extension| EXTENSIONS.contains(&extension.as_str()))
+}

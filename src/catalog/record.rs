@@ -1,0 +1,120 @@
+//! One photo, as the catalog knows it.
+
+use std::path::PathBuf;
+
+use rusqlite::Row;
+use rusqlite::types::ValueRef;
+
+use super::{Key, path};
+
+/// Content hash: BLAKE3 of all bytes of the file.
+pub(crate) type Hash = [u8; 32];
+
+/// A point on the globe, in degrees.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Place {
+    /// North positive.
+    pub latitude: f64,
+    /// East positive.
+    pub longitude: f64,
+}
+
+/// One photo.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Record {
+    /// Its key in the index.
+    pub key: Key,
+    /// Absolute path.
+    pub path: PathBuf,
+    /// Bytes.
+    pub size: u64,
+    /// Modification time, nanoseconds since 1970.
+    pub mtime: i64,
+    /// Content hash, hexadecimal.
+    pub hash: String,
+    /// Lower-case name of the format: `jpeg`.
+    pub format: String,
+    /// Pixels, after orientation.
+    pub width: u32,
+    /// Pixels, after orientation.
+    pub height: u32,
+    /// When it was taken, civil time of the camera.
+    pub taken: Option<jiff::civil::DateTime>,
+    /// Maker and model.
+    pub camera: Option<String>,
+    /// Lens model.
+    pub lens: Option<String>,
+    /// Where it was taken.
+    pub place: Option<Place>,
+}
+
+/// The columns that [`Record::from_row`] reads, in its order.
+pub(super) const COLUMNS: &str =
+    "key, path, size, mtime, hash, format, width, height, taken, camera, lens, latitude, longitude";
+
+impl Record {
+    /// A row that selected [`COLUMNS`].
+    pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Record> {
+        let place = match (row.get::<_, Option<f64>>(11)?, row.get::<_, Option<f64>>(12)?) {
+            (Some(latitude), Some(longitude)) => Some(Place { latitude, longitude }),
+            _ => None,
+        };
+        let taken = match row.get_ref(8)? {
+            ValueRef::Text(text) => std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()),
+            _ => None,
+        };
+        Ok(Record {
+            key: row.get::<_, i64>(0)? as Key,
+            path: path::from_sql(row.get_ref(1)?).ok_or_else(|| invalid(1, "path"))?,
+            size: row.get::<_, i64>(2)? as u64,
+            mtime: row.get(3)?,
+            hash: hex(row.get_ref(4)?.as_blob().unwrap_or_default()),
+            format: row.get(5)?,
+            width: row.get(6)?,
+            height: row.get(7)?,
+            taken,
+            camera: row.get(9)?,
+            lens: row.get(10)?,
+            place,
+        })
+    }
+
+    /// A photo of which nothing is known, to be filled in part.
+    pub(super) fn blank() -> Record {
+        Record {
+            key: 0,
+            path: PathBuf::new(),
+            size: 0,
+            mtime: 0,
+            hash: String::new(),
+            format: String::new(),
+            width: 0,
+            height: 0,
+            taken: None,
+            camera: None,
+            lens: None,
+            place: None,
+        }
+    }
+
+    /// The content hash as bytes.
+    pub(crate) fn content(&self) -> Hash {
+        blake3::Hash::from_hex(&self.hash).map_or([0; 32], Into::into)
+    }
+}
+
+pub(super) fn invalid(column: usize, name: &str) -> rusqlite::Error {
+    rusqlite::Error::InvalidColumnType(column, name.to_owned(), rusqlite::types::Type::Null)
+}
+
+/// Lower-case hexadecimal digits.
+fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        text.push(char::from(DIGITS[usize::from(byte & 15)]));
+    }
+    text
+}

@@ -1,0 +1,239 @@
+//! Writing: batches of changes, each batch one transaction.
+
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params, params_from_iter};
+
+use super::schema::{Space, State, VERSION};
+use super::{Catalog, Key, Keys, Record, WriteLock, path, store};
+use crate::Result;
+use crate::model::EmbeddingSpace;
+
+/// One step of a batch.
+#[derive(Clone, Debug)]
+pub(crate) enum Change {
+    /// A photo with a new key. Whatever was known at its path is replaced.
+    Put(Record),
+    /// A photo's file is now at this path, with these file times, and its content is as it was.
+    At {
+        /// Whose.
+        key: Key,
+        /// Where.
+        path: PathBuf,
+        /// Modification time, nanoseconds since 1970.
+        mtime: i64,
+    },
+    /// The file is there again.
+    Back(Key),
+    /// The file is not there.
+    Gone(Key),
+    /// A file was looked at and not taken.
+    Skip {
+        /// The file.
+        path: PathBuf,
+        /// Bytes.
+        size: u64,
+        /// Modification time, nanoseconds since 1970.
+        mtime: i64,
+        /// Why; none if it is no picture.
+        reason: Option<String>,
+    },
+    /// A path is neither photo nor skipped any more.
+    Forget(PathBuf),
+    /// A folder was indexed.
+    Root(PathBuf),
+}
+
+/// The one writer of a catalog.
+#[derive(Debug)]
+pub(crate) struct Writer<'a> {
+    catalog: &'a Catalog,
+    connection: Option<Connection>,
+    _lock: WriteLock,
+}
+
+impl<'a> Writer<'a> {
+    pub(super) fn new(catalog: &'a Catalog, connection: Connection, lock: WriteLock) -> Writer<'a> {
+        Writer { catalog, connection: Some(connection), _lock: lock }
+    }
+
+    fn transaction<T>(&mut self, work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>) -> Result<T> {
+        let connection = self.connection.as_mut().expect("there until the drop");
+        let run = move || {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let result = work(&transaction)?;
+            transaction.commit()?;
+            Ok(result)
+        };
+        run().map_err(self.catalog.error())
+    }
+
+    /// Applies a batch and notes the next free key. Returns the keys that lost their record: their vectors can go.
+    pub(crate) fn apply(&mut self, changes: &[Change], next_key: Key) -> Result<Keys> {
+        self.transaction(|db| {
+            let mut dropped = Keys::default();
+            for change in changes {
+                apply(db, change, &mut dropped)?;
+            }
+            db.prepare_cached("UPDATE library SET next_key = max(next_key, ?1)")?.execute([next_key as i64])?;
+            Ok(dropped)
+        })
+    }
+
+    /// Forgets all that is known at or below the paths. Returns the keys that lost their record.
+    pub(crate) fn remove(&mut self, scope: &[PathBuf]) -> Result<Keys> {
+        self.transaction(|db| {
+            let mut dropped = Keys::default();
+            for dir in scope {
+                let (below, values) = path::below(dir);
+                let mut rows = db.prepare(&format!("DELETE FROM photo WHERE {below} RETURNING key"))?;
+                let mut rows = rows.query(params_from_iter(&values))?;
+                while let Some(row) = rows.next()? {
+                    dropped.insert(row.get::<_, i64>(0)? as Key);
+                }
+                db.execute(&format!("DELETE FROM skipped WHERE {below}"), params_from_iter(&values))?;
+                db.execute(&format!("DELETE FROM root WHERE {below}"), params_from_iter(&values))?;
+            }
+            Ok(dropped)
+        })
+    }
+
+    /// The space that is being filled beside the current one: the one noted before, or a new row. A different space that was
+    /// being filled is retired.
+    pub(crate) fn coming(&mut self, space: &EmbeddingSpace) -> Result<Space> {
+        self.transaction(|db| match Space::in_state(db, State::Coming)? {
+            Some(coming) if coming.space.fingerprint == space.fingerprint && coming.space.dim == space.dim => {
+                Ok(coming)
+            }
+            other => {
+                if let Some(other) = other {
+                    set_state(db, other.id, State::Retired)?;
+                }
+                store::insert_space(db, space, State::Coming)
+            }
+        })
+    }
+
+    /// The coming space answers from now on; the current one is retired.
+    pub(crate) fn flip(&mut self) -> Result<()> {
+        self.transaction(|db| {
+            if let Some(coming) = Space::in_state(db, State::Coming)? {
+                if let Some(current) = Space::in_state(db, State::Current)? {
+                    set_state(db, current.id, State::Retired)?;
+                }
+                set_state(db, coming.id, State::Current)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Deletes the files of retired spaces, and then the rows. What cannot be deleted now (a file in use on Windows) is for the
+    /// next time.
+    pub(crate) fn sweep(&mut self, library: &Path) -> Result<()> {
+        let spaces = self.transaction(|db| Space::all(db))?;
+        for space in spaces.into_iter().filter(|space| space.state == State::Retired) {
+            match std::fs::remove_dir_all(library.join(&space.directory)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {}
+                _ => self.transaction(|db| {
+                    db.execute("DELETE FROM space WHERE id = ?1 AND state = 'retired'", [space.id])?;
+                    Ok(())
+                })?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Writer<'_> {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            self.catalog.give_back(connection);
+        }
+    }
+}
+
+fn set_state(db: &Transaction<'_>, id: i64, state: State) -> rusqlite::Result<()> {
+    db.execute("UPDATE space SET state = ?2 WHERE id = ?1", params![id, state.name()])?;
+    Ok(())
+}
+
+fn apply(db: &Transaction<'_>, change: &Change, dropped: &mut Keys) -> rusqlite::Result<()> {
+    match change {
+        Change::Put(record) => {
+            clear(db, &record.path, None, dropped)?;
+            let hash = record.content();
+            db.prepare_cached(
+                "INSERT INTO photo (key, path, size, mtime, hash, format, width, height, time, taken, camera, lens, \
+                 latitude, longitude) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+            )?
+            .execute(params![
+                record.key as i64,
+                path::to_sql(&record.path),
+                record.size as i64,
+                record.mtime,
+                hash.as_slice(),
+                record.format,
+                record.width,
+                record.height,
+                record.taken.unwrap_or_else(|| civil(record.mtime)).to_string(),
+                record.taken.map(|time| time.to_string()),
+                record.camera,
+                record.lens,
+                record.place.map(|place| place.latitude),
+                record.place.map(|place| place.longitude),
+            ])?;
+        }
+        Change::At { key, path, mtime } => {
+            clear(db, path, Some(*key), dropped)?;
+            db.prepare_cached(
+                "UPDATE photo SET path = ?2, mtime = ?3, time = coalesce(taken, ?4), gone = NULL WHERE key = ?1",
+            )?
+            .execute(params![*key as i64, path::to_sql(path), mtime, civil(*mtime).to_string()])?;
+        }
+        Change::Back(key) => {
+            db.prepare_cached("UPDATE photo SET gone = NULL WHERE key = ?1")?.execute([*key as i64])?;
+        }
+        Change::Gone(key) => {
+            db.prepare_cached("UPDATE photo SET gone = ?2 WHERE key = ?1 AND gone IS NULL")?
+                .execute(params![*key as i64, now()])?;
+        }
+        Change::Skip { path, size, mtime, reason } => {
+            clear(db, path, None, dropped)?;
+            db.prepare_cached(
+                "INSERT OR REPLACE INTO skipped (path, size, mtime, reason, version) VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?
+            .execute(params![path::to_sql(path), *size as i64, mtime, reason, VERSION])?;
+        }
+        Change::Forget(path) => clear(db, path, None, dropped)?,
+        Change::Root(path) => {
+            db.prepare_cached("INSERT OR REPLACE INTO root (path, indexed) VALUES (?1, ?2)")?
+                .execute(params![path::to_sql(path), now()])?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes away what is known at a path, except the photo `keep`.
+fn clear(db: &Transaction<'_>, path: &Path, keep: Option<Key>, dropped: &mut Keys) -> rusqlite::Result<()> {
+    let path = path::to_sql(path);
+    let old = db
+        .prepare_cached("DELETE FROM photo WHERE path = ?1 AND key IS NOT ?2 RETURNING key")?
+        .query_row(params![path, keep.map(|key| key as i64)], |row| row.get::<_, i64>(0))
+        .optional()?;
+    if let Some(old) = old {
+        dropped.insert(old as Key);
+    }
+    db.prepare_cached("DELETE FROM skipped WHERE path = ?1")?.execute([path])?;
+    Ok(())
+}
+
+/// A file time as people read it: local civil time.
+fn civil(mtime: i64) -> jiff::civil::DateTime {
+    let stamp = jiff::Timestamp::from_nanosecond(mtime.into()).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    jiff::tz::TimeZone::system().to_datetime(stamp)
+}
+
+fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
+}

@@ -1,0 +1,248 @@
+//! From one model to another, while the library answers.
+//!
+//! The new vectors grow in an index of their own beside the present one, and one transaction of the catalog says which of the
+//! two answers. Embedding in place would leave a library that half answers for hours; a copy of the whole library would cost
+//! its size and lose what is indexed meanwhile.
+//!
+//! Interrupted at any moment, a switch goes on where it was: what the second index holds is done.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
+use crossbeam_channel::RecvTimeoutError;
+
+use super::Engine;
+use super::library::{Current, open_index};
+use crate::catalog::{Catalog, Hash, Key, Reader};
+use crate::image::DecodeOptions;
+use crate::ingest::{Candidate, Event, Feed, Pace, Progress, Skipped, Stages, Stopped, TICK, Watch, default_threads};
+use crate::model::Encode;
+use crate::query::{Condition, Filter};
+use crate::{Error, Result};
+
+/// What a switch did.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct SwitchReport {
+    /// Vectors that were computed.
+    pub embedded: u64,
+    /// Photos that an interrupted switch had done already, or that are copies of others.
+    pub reused: u64,
+    /// Photos that could not be read: they cannot be found by their content until an ingest reads them.
+    pub skipped: Vec<Skipped>,
+}
+
+/// A request to change models; ends in [`Switch::run`].
+#[must_use = "nothing is switched before `run`"]
+pub struct Switch<'a> {
+    engine: &'a Engine,
+    encoder: Arc<dyn Encode>,
+    threads: usize,
+    watch: Watch<'a>,
+}
+
+/// Keys of one content that have no vector yet.
+type Todo = HashMap<Hash, Vec<Key>>;
+
+impl<'a> Switch<'a> {
+    pub(super) fn new(engine: &'a Engine, encoder: Arc<dyn Encode>) -> Switch<'a> {
+        Switch { engine, encoder, threads: default_threads(), watch: Watch::default() }
+    }
+
+    /// Threads that decode, and as many that encode. One per core by default.
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = threads.max(1);
+        self
+    }
+
+    /// Calls `progress` about ten times a second, on the thread that called [`Switch::run`].
+    pub fn on_progress(mut self, progress: impl FnMut(&Progress) + 'a) -> Self {
+        self.watch.progress = Box::new(progress);
+        self
+    }
+
+    /// Asks `cancel` about ten times a second, on the thread that called [`Switch::run`]; `true` ends the run.
+    pub fn cancel(mut self, cancel: impl FnMut() -> bool + 'a) -> Self {
+        self.watch.cancel = Box::new(cancel);
+        self
+    }
+
+    /// Computes all vectors with the new model, then lets it answer and deletes the old vectors.
+    ///
+    /// Until then searches in this and other processes use the present model. Afterwards this engine has the new one, and
+    /// engines that other processes have open say [`Error::SpaceMismatch`] at their next search. Nothing happens if the
+    /// library has this model already.
+    ///
+    /// # Errors
+    /// [`Error::NoRoot`] and [`Error::EmptyRoot`] if a folder of the library is not there: its photos could not be embedded.
+    /// [`Error::Busy`] if another process writes, [`Error::Cancelled`] if `cancel` said so: run it again to go on.
+    pub fn run(mut self) -> Result<SwitchReport> {
+        let engine = self.engine;
+        let catalog = engine.catalog();
+        let mut writer = catalog.write()?;
+        let space = self.encoder.space();
+        let present = catalog.current()?;
+        if present.space.fingerprint == space.fingerprint && present.space.dim == space.dim {
+            return Ok(SwitchReport::default());
+        }
+        check_roots(&catalog.read()?)?;
+        let coming = writer.coming(space)?;
+        writer.sweep(engine.dir())?;
+        let index = open_index(engine.dir(), &coming)?;
+        let mut vectors = index.writer()?;
+        let mut report = SwitchReport::default();
+        let todo = plan(&catalog.read()?, &index.reader()?, &mut vectors, &mut report)?;
+        self.embed(todo, &mut vectors, &mut report)?;
+        vectors.commit()?;
+        drop(vectors);
+        writer.flip()?;
+        let space = catalog.current()?;
+        engine.set_current(Current { space, index, encoder: self.encoder });
+        writer.sweep(engine.dir())?;
+        (self.watch.progress)(&Progress::default());
+        Ok(report)
+    }
+
+    fn embed(&mut self, mut todo: Todo, vectors: &mut tintype_index::Writer, report: &mut SwitchReport) -> Result<()> {
+        let catalog = self.engine.catalog();
+        let (bytes, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+        let stages = Stages {
+            encoder: &*self.encoder,
+            threads: self.threads,
+            max_pixels: DecodeOptions::default().max_pixels,
+            has_vector: &|_| Ok(false),
+            bytes_read: &bytes,
+            stop: &stop,
+        };
+        let keys: Vec<Vec<Key>> = todo.values().cloned().collect();
+        let mut progress = Progress { found: keys.len() as u64, walked: true, ..Progress::default() };
+        let watch = &mut self.watch;
+        let source = |feed: &Feed<'_, Error>| {
+            let _ = feed_records(catalog, &keys, feed);
+        };
+        stages.run(source, |events| {
+            let (mut pace, mut ticked) = (Pace::new(), Instant::now());
+            loop {
+                match events.recv_timeout(TICK) {
+                    Ok(Event::Embedded(record, _, vector)) => {
+                        for key in todo.remove(&record.content()).unwrap_or_default() {
+                            vectors.add(key, &vector)?;
+                        }
+                        report.embedded += 1;
+                        progress.embedded += 1;
+                        progress.done += 1;
+                    }
+                    Ok(Event::Skipped(file, _, error)) => {
+                        report.skipped.push(Skipped { path: file.path, error });
+                        progress.skipped += 1;
+                        progress.done += 1;
+                    }
+                    Ok(Event::NoPicture(file)) => {
+                        report.skipped.push(Skipped { path: file.path, error: Error::Changing });
+                        progress.done += 1;
+                    }
+                    // Each content is sent once.
+                    Ok(Event::Familiar(..)) => progress.done += 1,
+                    Ok(Event::Other(error) | Event::Fatal(error)) => return Err(error),
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                }
+                if ticked.elapsed() >= TICK {
+                    if (watch.cancel)() {
+                        vectors.commit()?;
+                        return Err(Error::Cancelled);
+                    }
+                    progress.bytes = bytes.load(Ordering::Relaxed);
+                    (watch.progress)(&progress);
+                    ticked = Instant::now();
+                }
+                if pace.is_due() {
+                    let start = Instant::now();
+                    vectors.commit()?;
+                    pace.committed(start);
+                }
+            }
+        })
+    }
+}
+
+/// What has no vector in the new index; copies of what has one get it here, and vectors of forgotten photos go.
+fn plan(
+    reader: &Reader<'_>,
+    done: &tintype_index::Reader,
+    vectors: &mut tintype_index::Writer,
+    report: &mut SwitchReport,
+) -> Result<Todo> {
+    let live = reader.keys(false)?;
+    for key in done.keys() {
+        let key = key?;
+        if !live.contains(key) {
+            vectors.remove(key)?;
+        }
+    }
+    let mut contents: HashMap<Hash, (Option<Key>, Vec<Key>)> = HashMap::new();
+    let mut failure = None;
+    reader.contents(|hash, key| {
+        if live.contains(key) {
+            let (embedded, waiting) = contents.entry(hash).or_default();
+            match done.contains(key) {
+                Ok(true) => *embedded = Some(key),
+                Ok(false) => waiting.push(key),
+                Err(error) => failure = Some(error),
+            }
+        }
+    })?;
+    if let Some(error) = failure {
+        return Err(error.into());
+    }
+    let mut todo = Todo::new();
+    for (hash, (embedded, waiting)) in contents {
+        report.reused += u64::from(embedded.is_some());
+        match embedded {
+            Some(key) => {
+                let vector = done.get(key)?.ok_or(tintype_index::Error::UnknownKey { key })?;
+                for copy in waiting {
+                    vectors.add(copy, &vector)?;
+                    report.reused += 1;
+                }
+            }
+            None => {
+                todo.insert(hash, waiting);
+            }
+        }
+    }
+    Ok(todo)
+}
+
+/// Sends one file of each content: the first that is there.
+fn feed_records(catalog: &Catalog, contents: &[Vec<Key>], feed: &Feed<'_, Error>) -> Result<(), Stopped> {
+    for keys in contents {
+        let records = match catalog.read().and_then(|reader| reader.records(keys)) {
+            Ok(records) => records,
+            Err(error) => return feed.event(Event::Other(error)),
+        };
+        let there = records.iter().find(|record| record.path.is_file());
+        if let Some(record) = there.or(records.first()) {
+            feed.file(Candidate::recorded(record))?;
+        }
+    }
+    Ok(())
+}
+
+/// Photos on a drive that is not mounted could not be embedded, and would be lost to searches by a switch.
+fn check_roots(reader: &Reader<'_>) -> Result<()> {
+    for (path, _) in reader.roots()? {
+        let is_empty = |path: &Path| std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
+        if path.exists() && !is_empty(&path) {
+            continue;
+        }
+        let known = reader.select(&Filter::new().and(Condition::Under(vec![path.clone()])))?.len() as u64;
+        if known > 0 {
+            return Err(if path.exists() { Error::EmptyRoot { path, known } } else { Error::NoRoot { path } });
+        }
+    }
+    Ok(())
+}

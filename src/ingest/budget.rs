@@ -1,0 +1,80 @@
+//! A bound on what the threads of an ingest hold in memory together.
+
+use std::sync::{Condvar, Mutex, PoisonError};
+
+/// Bytes of files being read and decoded, over all threads.
+pub(crate) const FILE_BYTES: u64 = 256 << 20;
+
+/// Decoded pixels, over all threads, at up to four bytes each (eight for deep ones).
+pub(crate) const PIXELS: u64 = 96_000_000;
+
+/// So much may be out at a time. A request for more waits until nothing else is out, and is then granted: a huge photo is
+/// decoded alone instead of never, or many at once.
+///
+/// Whoever holds a permit of one budget may ask another; the order is file bytes, then pixels, so nobody waits in a circle.
+#[derive(Debug)]
+pub(super) struct Budget {
+    limit: u64,
+    out: Mutex<u64>,
+    returned: Condvar,
+}
+
+/// What was taken; given back when dropped.
+#[derive(Debug)]
+pub(super) struct Permit<'a> {
+    budget: &'a Budget,
+    amount: u64,
+}
+
+impl Budget {
+    pub(super) fn new(limit: u64) -> Budget {
+        Budget { limit, out: Mutex::new(0), returned: Condvar::new() }
+    }
+
+    /// Waits until `amount` is free.
+    pub(super) fn take(&self, amount: u64) -> Permit<'_> {
+        let amount = amount.min(self.limit);
+        let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
+        while *out + amount > self.limit {
+            out = self.returned.wait(out).unwrap_or_else(PoisonError::into_inner);
+        }
+        *out += amount;
+        Permit { budget: self, amount }
+    }
+}
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        *self.budget.out.lock().unwrap_or_else(PoisonError::into_inner) -= self.amount;
+        self.budget.returned.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    #[test]
+    fn never_more_out_than_the_limit_and_giants_alone() {
+        let budget = Budget::new(100);
+        let (out, most) = (AtomicU64::new(0), AtomicU64::new(0));
+        std::thread::scope(|scope| {
+            for thread in 0..8_u64 {
+                let (budget, out, most) = (&budget, &out, &most);
+                scope.spawn(move || {
+                    for step in 0..200 {
+                        let wanted = if step % 50 == thread { 100_000 } else { (step * 7 + thread) % 60 };
+                        let permit = budget.take(wanted);
+                        let now = out.fetch_add(permit.amount, Ordering::SeqCst) + permit.amount;
+                        most.fetch_max(now, Ordering::SeqCst);
+                        std::thread::yield_now();
+                        out.fetch_sub(permit.amount, Ordering::SeqCst);
+                    }
+                });
+            }
+        });
+        assert!((60..=100).contains(&most.into_inner()));
+        assert_eq!(*budget.out.lock().unwrap(), 0);
+    }
+}

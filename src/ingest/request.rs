@@ -1,0 +1,323 @@
+//! The request of an ingest, and what comes of it.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::absent::Absent;
+use super::diff::{Table, Verdict};
+use super::pipeline::{Candidate, Event, Feed, Stages, Stopped};
+use super::walk::{Roots, Rules, Step};
+use super::writer::{Ingested, Sink};
+use crate::catalog::{Catalog, Hash, Key, Keys};
+use crate::image::DecodeOptions;
+use crate::model::Encode;
+use crate::{Error, Result};
+
+/// A file that could not be taken in, and why.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Skipped {
+    /// The file, or the folder.
+    pub path: PathBuf,
+    /// The reason.
+    pub error: Error,
+}
+
+/// What an ingest did.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct Report {
+    /// Files seen for the first time.
+    pub added: u64,
+    /// Files whose content changed.
+    pub changed: u64,
+    /// Files that moved and kept their embedding.
+    pub moved: u64,
+    /// Files as they were.
+    pub unchanged: u64,
+    /// Files that had been gone and are there again, as they were.
+    pub returned: u64,
+    /// Files that are gone: no answers any more, but not forgotten either.
+    pub gone: u64,
+    /// Vectors that were computed; copies and moved files need none.
+    pub embedded: u64,
+    /// Bytes of files that were read.
+    pub bytes: u64,
+    /// Whether the library was empty before.
+    pub first: bool,
+    /// Files that could not be read, with the reason; those included that are as they were when an earlier run could not.
+    pub skipped: Vec<Skipped>,
+}
+
+/// Where an ingest stands; handed to the progress closure a few times a second.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Progress {
+    /// Files met by the walk so far.
+    pub found: u64,
+    /// Files dealt with so far.
+    pub done: u64,
+    /// Whether the walk has ended, so that `found` is the total.
+    pub walked: bool,
+    /// Vectors computed so far.
+    pub embedded: u64,
+    /// Files skipped with an error so far.
+    pub skipped: u64,
+    /// Bytes of files read so far.
+    pub bytes: u64,
+}
+
+/// What an ingest writes to.
+pub(crate) struct Target<'a> {
+    pub(crate) library: &'a Path,
+    pub(crate) catalog: &'a Catalog,
+    /// Row of the space that the index and the encoder belong to.
+    pub(crate) space: i64,
+    pub(crate) index: tintype_index::Index,
+    pub(crate) encoder: Arc<dyn Encode>,
+}
+
+/// An ingest request; ends in [`Ingest::run`].
+#[must_use = "an ingest does nothing before `run`"]
+pub struct Ingest<'a> {
+    target: Target<'a>,
+    paths: Vec<PathBuf>,
+    rules: Rules,
+    threads: usize,
+    max_pixels: u64,
+    wait: bool,
+    watch: Watch<'a>,
+}
+
+/// The closures of a request.
+pub(crate) struct Watch<'a> {
+    pub(crate) progress: Box<dyn FnMut(&Progress) + 'a>,
+    pub(crate) cancel: Box<dyn FnMut() -> bool + 'a>,
+}
+
+impl Default for Watch<'_> {
+    fn default() -> Self {
+        Watch { progress: Box::new(|_| {}), cancel: Box::new(|| false) }
+    }
+}
+
+/// Threads where the caller does not say: one per core.
+pub(crate) fn default_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// What the walk tells the sink.
+#[derive(Debug)]
+pub(super) enum Walked {
+    Back(Key),
+    StillSkipped(PathBuf, String),
+    Unreadable(Option<PathBuf>, Error),
+    /// The walk is over, and this is what it knew.
+    End(Box<Table>),
+    /// It could not begin.
+    Failed(Error),
+}
+
+impl<'a> Ingest<'a> {
+    pub(crate) fn new(target: Target<'a>, paths: Vec<PathBuf>) -> Ingest<'a> {
+        let rules = Rules { library: target.library.to_path_buf(), ..Rules::default() };
+        let max_pixels = DecodeOptions::default().max_pixels;
+        Ingest { target, paths, rules, threads: default_threads(), max_pixels, wait: false, watch: Watch::default() }
+    }
+
+    /// Also leaves out what matches this pattern, in the syntax of `.gitignore`, relative to each path that was given. Adds to
+    /// the folders that are left out anyway (`@eaDir`, `node_modules`, `.git`, trash…); `!node_modules` takes one of these back.
+    pub fn exclude(mut self, pattern: impl Into<String>) -> Self {
+        self.rules.exclude.push(pattern.into());
+        self
+    }
+
+    /// Also looks for photos in files and folders whose name begins with a dot. Off by default; hidden photos that the library
+    /// knows stay in it either way.
+    pub fn hidden(mut self, yes: bool) -> Self {
+        self.rules.hidden = yes;
+        self
+    }
+
+    /// Follows symbolic links below the paths that were given. Off by default.
+    pub fn follow_links(mut self, yes: bool) -> Self {
+        self.rules.follow_links = yes;
+        self
+    }
+
+    /// Threads that decode, and as many that encode. One per core by default.
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = threads.max(1);
+        self
+    }
+
+    /// Refuses pictures with more pixels. 512 million by default.
+    pub fn max_pixels(mut self, pixels: u64) -> Self {
+        self.max_pixels = pixels;
+        self
+    }
+
+    /// Waits while another process writes to the library, instead of returning [`Error::Busy`].
+    pub fn wait(mut self, yes: bool) -> Self {
+        self.wait = yes;
+        self
+    }
+
+    /// Calls `progress` about ten times a second, on the thread that called [`Ingest::run`], and once at the end.
+    pub fn on_progress(mut self, progress: impl FnMut(&Progress) + 'a) -> Self {
+        self.watch.progress = Box::new(progress);
+        self
+    }
+
+    /// Asks `cancel` about ten times a second, on the thread that called [`Ingest::run`]; `true` ends the run.
+    pub fn cancel(mut self, cancel: impl FnMut() -> bool + 'a) -> Self {
+        self.watch.cancel = Box::new(cancel);
+        self
+    }
+
+    /// Brings the library in line with the files.
+    ///
+    /// A file whose size and modification time are as they were costs one `stat`. Photos are searchable a few seconds after
+    /// they were embedded, while the run goes on. Ended at any moment by whatever means, it loses no more than those seconds.
+    ///
+    /// # Errors
+    /// [`Error::NoRoot`] for a path that is not there: nothing was changed. [`Error::Busy`] if another process writes.
+    /// [`Error::Cancelled`] if `cancel` said so, and errors of catalog, index, encoder or disk: what was done until then is
+    /// kept. A file that cannot be read is no error, but a line in [`Report::skipped`].
+    pub fn run(mut self) -> Result<Report> {
+        let roots = Roots::new(&self.paths)?;
+        let catalog = self.target.catalog;
+        let writer = loop {
+            match catalog.write() {
+                Err(Error::Busy { .. }) if self.wait => {
+                    if (self.watch.cancel)() {
+                        return Err(Error::Cancelled);
+                    }
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+                writer => break writer?,
+            }
+        };
+        let mut sink = Sink::new(&self.target, writer)?;
+        let missing = sink.missing().clone();
+        let scope = roots.outermost();
+        let counters = Counters::default();
+        let stages = Stages {
+            encoder: &*self.target.encoder,
+            threads: self.threads,
+            max_pixels: self.max_pixels,
+            has_vector: &|hash| has_vector(catalog, &missing, hash),
+            bytes_read: &counters.bytes,
+            stop: &AtomicBool::new(false),
+        };
+        let walk = |feed: &Feed<'_, Walked>| {
+            let _ = walk(feed, catalog, &roots, &scope, &self.rules, &missing, &counters);
+        };
+        let watch = &mut self.watch;
+        let ended = stages.run(walk, |events| sink.drain(events, &counters, watch));
+        let table = match ended {
+            Ok(Ingested::Walked(table)) => table,
+            // What reached the sink is written down before the run ends.
+            Ok(Ingested::Cancelled) => {
+                sink.commit()?;
+                return Err(Error::Cancelled);
+            }
+            Err(error) => {
+                let _ = sink.commit();
+                return Err(error);
+            }
+        };
+        // The catalog must know of moves before it is asked for what was not met.
+        sink.commit()?;
+        let absent = Absent::of(table.unseen(catalog, &scope)?, &roots, &self.rules, sink.unreadable());
+        absent.photos.into_iter().for_each(|key| sink.gone(key));
+        absent.skipped.into_iter().for_each(|path| sink.forget(path));
+        absent.doubtful.into_iter().for_each(|(path, error)| sink.skip(path, error));
+        roots.all().for_each(|root| sink.indexed(root));
+        let (report, done) = sink.finish(&counters)?;
+        (self.watch.progress)(&counters.progress(&report, done));
+        Ok(report)
+    }
+}
+
+/// The source of an ingest: the walk, compared with the catalog.
+fn walk(
+    feed: &Feed<'_, Walked>,
+    catalog: &Catalog,
+    roots: &Roots,
+    scope: &[PathBuf],
+    rules: &Rules,
+    missing: &Keys,
+    counters: &Counters,
+) -> Result<(), Stopped> {
+    let mut table = match Table::load(catalog, scope, missing) {
+        Ok(table) => table,
+        Err(error) => return feed.event(Event::Other(Walked::Failed(error))),
+    };
+    let mut each = |step: Step| -> Result<(), Stopped> {
+        let file = match step {
+            Step::File(file) => file,
+            Step::Unreadable(path, error) => return feed.event(Event::Other(Walked::Unreadable(path, error))),
+        };
+        counters.found.fetch_add(1, Ordering::Relaxed);
+        match table.judge(&file) {
+            Verdict::New => feed.file(Candidate::new(file, false)),
+            Verdict::Changed => feed.file(Candidate::new(file, true)),
+            Verdict::Back(key) => feed.event(Event::Other(Walked::Back(key))),
+            Verdict::Skipped(Some(reason)) => feed.event(Event::Other(Walked::StillSkipped(file.path, reason))),
+            verdict @ (Verdict::Unchanged | Verdict::Skipped(None)) => {
+                let counter = if verdict == Verdict::Unchanged { &counters.unchanged } else { &counters.ignored };
+                counter.fetch_add(1, Ordering::Relaxed);
+                feed.check()
+            }
+        }
+    };
+    let walked = roots.walk(rules, |step| match each(step) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(Stopped) => ControlFlow::Break(()),
+    });
+    counters.walked.store(true, Ordering::Release);
+    feed.event(Event::Other(match walked {
+        Ok(()) => Walked::End(Box::new(table)),
+        Err(error) => Walked::Failed(error),
+    }))
+}
+
+/// Whether a content has a vector that another file may take over.
+fn has_vector(catalog: &Catalog, missing: &Keys, hash: &Hash) -> Result<bool> {
+    Ok(catalog.read()?.with_content(hash)?.iter().any(|record| !missing.contains(record.key)))
+}
+
+/// What the threads of an ingest count.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) found: AtomicU64,
+    pub(super) unchanged: AtomicU64,
+    /// Files known to be no pictures.
+    pub(super) ignored: AtomicU64,
+    pub(super) bytes: AtomicU64,
+    pub(super) walked: AtomicBool,
+}
+
+impl Counters {
+    pub(super) fn progress(&self, report: &Report, done: u64) -> Progress {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Progress {
+            // Before `found`, which must be the total once this is set.
+            walked: self.walked.load(Ordering::Acquire),
+            done: count(&self.unchanged) + count(&self.ignored) + done,
+            found: count(&self.found),
+            embedded: report.embedded,
+            skipped: report.skipped.len() as u64,
+            bytes: count(&self.bytes),
+        }
+    }
+
+    /// Unchanged files and bytes read.
+    pub(super) fn totals(&self) -> (u64, u64) {
+        (self.unchanged.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
+    }
+}

@@ -1,0 +1,374 @@
+//! The sink of an ingest: one thread that turns events into records and vectors, and commits them.
+//!
+//! Order of a commit: the index, then the catalog. A crash between the two leaves vectors without a record, which no search
+//! returns and the next run removes. Removal goes the other way round: the record first, its vector with the next commit.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+
+use super::diff::Table;
+use super::pipeline::Event;
+use super::request::{Counters, Report, Skipped, Target, Walked, Watch};
+use super::walk::File;
+use crate::catalog::{Catalog, Change, Hash, Key, Keys, Record, Writer};
+use crate::{Error, Result};
+
+/// How often the closures of a request are called.
+pub(crate) const TICK: Duration = Duration::from_millis(100);
+
+/// When to commit: not before `LEAST`, so that small costs stay small, not after `MOST`, which is what a crash may lose, and
+/// between them so rarely that committing takes a twentieth of the time.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    last: Instant,
+    interval: Duration,
+}
+
+impl Pace {
+    const LEAST: Duration = Duration::from_secs(2);
+    const MOST: Duration = Duration::from_secs(10);
+
+    pub(crate) fn new() -> Pace {
+        Pace { last: Instant::now(), interval: Self::LEAST }
+    }
+
+    pub(crate) fn is_due(&self) -> bool {
+        self.last.elapsed() >= self.interval
+    }
+
+    /// Notes a commit that began at `start` and is over.
+    pub(crate) fn committed(&mut self, start: Instant) {
+        self.interval = (start.elapsed() * 20).clamp(Self::LEAST, Self::MOST);
+        self.last = Instant::now();
+    }
+}
+
+/// How the stages ended.
+pub(super) enum Ingested {
+    Walked(Box<Table>),
+    Cancelled,
+}
+
+pub(super) struct Sink<'a> {
+    database: &'a Catalog,
+    catalog: Writer<'a>,
+    index: tintype_index::Writer,
+    /// For vectors of earlier commits, which copies take over.
+    vectors: tintype_index::Index,
+    reader: Option<tintype_index::Reader>,
+    missing: Keys,
+    next_key: Key,
+    changes: Vec<Change>,
+    /// Photos embedded since the last commit, by content, with their vectors.
+    recent: HashMap<Hash, (Record, Vec<f32>)>,
+    /// Where photos moved to since the last commit.
+    moved: HashMap<Key, PathBuf>,
+    /// Copies of files that are still being embedded.
+    waiting: HashMap<Hash, Vec<(File, bool)>>,
+    /// Contents that could not be read in this run.
+    failed: HashMap<Hash, String>,
+    /// Folders that could not be read; none stands for an unknown one.
+    unreadable: Vec<Option<PathBuf>>,
+    report: Report,
+    done: u64,
+    pace: Pace,
+}
+
+impl<'a> Sink<'a> {
+    /// Compares index and catalog, and removes what an interrupted run left over.
+    pub(super) fn new(target: &Target<'a>, mut catalog: Writer<'a>) -> Result<Sink<'a>> {
+        catalog.sweep(target.library)?;
+        let reader = target.catalog.read()?;
+        let space = reader.current()?;
+        if space.id != target.space {
+            return Err(Error::SpaceMismatch {
+                path: target.library.to_path_buf(),
+                found: space.space.model,
+                expected: target.encoder.space().model.clone(),
+            });
+        }
+        let mut missing = reader.keys(true)?;
+        let first = missing.is_empty();
+        let mut index = target.index.writer()?;
+        let (mut orphans, mut next_key) = (Vec::new(), reader.next_key()?);
+        for key in target.index.reader()?.keys() {
+            let key = key?;
+            next_key = next_key.max(key + 1);
+            if !missing.remove(key) {
+                orphans.push(key);
+            }
+        }
+        for key in orphans {
+            index.remove(key)?;
+        }
+        Ok(Sink {
+            database: target.catalog,
+            catalog,
+            index,
+            vectors: target.index.clone(),
+            reader: None,
+            missing,
+            next_key,
+            changes: Vec::new(),
+            recent: HashMap::new(),
+            moved: HashMap::new(),
+            waiting: HashMap::new(),
+            failed: HashMap::new(),
+            unreadable: Vec::new(),
+            report: Report { first, ..Report::default() },
+            done: 0,
+            pace: Pace::new(),
+        })
+    }
+
+    /// Records without a vector in this space.
+    pub(super) fn missing(&self) -> &Keys {
+        &self.missing
+    }
+
+    /// Folders that could not be read.
+    pub(super) fn unreadable(&self) -> &[Option<PathBuf>] {
+        &self.unreadable
+    }
+
+    /// Takes events until there are no more.
+    pub(super) fn drain(
+        &mut self,
+        events: &Receiver<Event<Walked>>,
+        counters: &Counters,
+        watch: &mut Watch<'_>,
+    ) -> Result<Ingested> {
+        let mut table = None;
+        let mut ticked = Instant::now();
+        loop {
+            match events.recv_timeout(TICK) {
+                Ok(Event::Other(Walked::End(known))) => table = Some(known),
+                Ok(event) => self.take(event)?,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            if ticked.elapsed() >= TICK {
+                if (watch.cancel)() {
+                    return Ok(Ingested::Cancelled);
+                }
+                (watch.progress)(&counters.progress(&self.report, self.done));
+                ticked = Instant::now();
+            }
+            if self.pace.is_due() {
+                self.commit()?;
+            }
+        }
+        // Only a walk that was told to stop ends without saying so.
+        Ok(table.map_or(Ingested::Cancelled, Ingested::Walked))
+    }
+
+    fn take(&mut self, event: Event<Walked>) -> Result<()> {
+        self.done += 1;
+        match event {
+            Event::Embedded(record, known, vector) => self.embedded(*record, known, vector)?,
+            Event::Familiar(file, known, hash) => self.familiar(file, known, hash)?,
+            Event::NoPicture(File { path, size, mtime }) => {
+                self.changes.push(Change::Skip { path, size, mtime, reason: None });
+            }
+            Event::Skipped(file, hash, error) => self.skipped(file, hash, error),
+            Event::Other(Walked::Back(key)) => {
+                self.changes.push(Change::Back(key));
+                self.report.returned += 1;
+            }
+            Event::Other(Walked::StillSkipped(path, reason)) => self.skip(path, Error::StillUnreadable { reason }),
+            Event::Other(Walked::Unreadable(path, error)) => {
+                self.done -= 1;
+                self.skip(path.clone().unwrap_or_default(), error);
+                self.unreadable.push(path);
+            }
+            Event::Other(Walked::End(_)) => {}
+            Event::Other(Walked::Failed(error)) | Event::Fatal(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn embedded(&mut self, mut record: Record, known: bool, vector: Vec<f32>) -> Result<()> {
+        record.key = self.next_key;
+        let hash = record.content();
+        match self.index.add(record.key, &vector) {
+            Ok(()) => {}
+            Err(error @ (tintype_index::Error::NotFinite { .. } | tintype_index::Error::ZeroVector)) => {
+                let file = File { path: record.path, size: record.size, mtime: record.mtime };
+                self.skipped(file, Some(hash), error.into());
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        }
+        self.next_key += 1;
+        self.report.embedded += 1;
+        self.count(known);
+        self.changes.push(Change::Put(record.clone()));
+        self.recent.insert(hash, (record, vector));
+        for (file, known) in self.waiting.remove(&hash).unwrap_or_default() {
+            self.done += 1;
+            self.familiar(file, known, hash)?;
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, known: bool) {
+        if known {
+            self.report.changed += 1;
+        } else {
+            self.report.added += 1;
+        }
+    }
+
+    /// A file whose content has a vector, or is about to get one: the same file with a new time, a file that moved, or a copy.
+    fn familiar(&mut self, file: File, known: bool, hash: Hash) -> Result<()> {
+        if let Some(reason) = self.failed.get(&hash) {
+            let error = Error::StillUnreadable { reason: reason.clone() };
+            self.skipped(file, Some(hash), error);
+            return Ok(());
+        }
+        let mut same = self.database.read()?.with_content(&hash)?;
+        same.retain(|record| !self.missing.contains(record.key));
+        for record in &mut same {
+            if let Some(path) = self.moved.get(&record.key) {
+                record.path.clone_from(path);
+            }
+        }
+        same.extend(self.recent.get(&hash).map(|(record, _)| record.clone()));
+        let here = same.iter().find(|record| record.path == file.path);
+        let left = || same.iter().find(|record| record.path.symlink_metadata().is_err_and(|error| is_absent(&error)));
+        if let Some(record) = here.or_else(left) {
+            if record.path == file.path {
+                self.report.unchanged += 1;
+            } else {
+                self.report.moved += 1;
+                self.moved.insert(record.key, file.path.clone());
+            }
+            self.changes.push(Change::At { key: record.key, path: file.path, mtime: file.mtime });
+        } else if let Some(record) = same.into_iter().next() {
+            let vector = self.vector(&hash, record.key)?;
+            let key = self.next_key;
+            self.next_key += 1;
+            self.index.add(key, &vector)?;
+            self.count(known);
+            self.changes.push(Change::Put(Record {
+                key,
+                path: file.path,
+                size: file.size,
+                mtime: file.mtime,
+                ..record
+            }));
+        } else {
+            self.done -= 1;
+            self.waiting.entry(hash).or_default().push((file, known));
+        }
+        Ok(())
+    }
+
+    fn vector(&mut self, hash: &Hash, key: Key) -> Result<Vec<f32>> {
+        if let Some((record, vector)) = self.recent.get(hash)
+            && record.key == key
+        {
+            return Ok(vector.clone());
+        }
+        let reader = match self.reader.take() {
+            Some(reader) => reader,
+            None => self.vectors.reader()?,
+        };
+        let vector = reader.get(key)?;
+        self.reader = Some(reader);
+        Ok(vector.ok_or(tintype_index::Error::UnknownKey { key })?)
+    }
+
+    fn skipped(&mut self, file: File, hash: Option<Hash>, error: Error) {
+        let reason = explain(&error);
+        // What lies in the bytes stays as long as they do; a missing permission or a limit may be another tomorrow.
+        let lasting =
+            matches!(error, Error::BadImage { .. } | Error::UnsupportedImage { .. } | Error::StillUnreadable { .. });
+        if lasting {
+            let File { path, size, mtime } = file.clone();
+            self.changes.push(Change::Skip { path, size, mtime, reason: Some(reason.clone()) });
+        }
+        self.skip(file.path, error);
+        let Some(hash) = hash else { return };
+        for (file, _) in self.waiting.remove(&hash).unwrap_or_default() {
+            self.done += 1;
+            if lasting {
+                let File { path, size, mtime } = file.clone();
+                self.changes.push(Change::Skip { path, size, mtime, reason: Some(reason.clone()) });
+            }
+            self.skip(file.path, Error::StillUnreadable { reason: reason.clone() });
+        }
+        self.failed.insert(hash, reason);
+    }
+
+    /// Notes a line of the report.
+    pub(super) fn skip(&mut self, path: PathBuf, error: Error) {
+        self.report.skipped.push(Skipped { path, error });
+    }
+
+    /// The file of a photo is not there.
+    pub(super) fn gone(&mut self, key: Key) {
+        self.changes.push(Change::Gone(key));
+        self.report.gone += 1;
+    }
+
+    /// A path that was skipped earlier is not there.
+    pub(super) fn forget(&mut self, path: PathBuf) {
+        self.changes.push(Change::Forget(path));
+    }
+
+    /// A root was walked to its end.
+    pub(super) fn indexed(&mut self, root: &Path) {
+        self.changes.push(Change::Root(root.to_path_buf()));
+    }
+
+    /// Makes everything so far durable and searchable.
+    pub(super) fn commit(&mut self) -> Result<()> {
+        let start = Instant::now();
+        self.index.commit()?;
+        if !self.changes.is_empty() {
+            let dropped = self.catalog.apply(&self.changes, self.next_key)?;
+            self.changes.clear();
+            for key in dropped.iter() {
+                self.index.remove(key)?;
+            }
+        }
+        self.recent.clear();
+        self.moved.clear();
+        self.reader = None;
+        self.pace.committed(start);
+        Ok(())
+    }
+
+    /// Commits the rest, removals included.
+    pub(super) fn finish(mut self, counters: &Counters) -> Result<(Report, u64)> {
+        self.commit()?;
+        self.index.commit()?;
+        let (unchanged, bytes) = counters.totals();
+        self.report.unchanged += unchanged;
+        self.report.bytes = bytes;
+        Ok((self.report, self.done))
+    }
+}
+
+fn is_absent(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory)
+}
+
+/// An error with what caused it, in one line.
+fn explain(error: &Error) -> String {
+    let mut line = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        let text = cause.to_string();
+        if !line.contains(&text) {
+            line.push_str(": ");
+            line.push_str(&text);
+        }
+        source = cause.source();
+    }
+    line
+}
