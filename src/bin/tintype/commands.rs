@@ -1,17 +1,26 @@
 //! One module per command; each takes its arguments and says how it ended.
 
+mod index;
+mod library;
 pub(crate) mod models;
+mod search;
 mod shell;
 
 use crate::args::{Args, Command};
 use crate::output::{Outcome, Talk};
 
 /// Runs what the command line asks for.
-pub(crate) fn run(args: Args, talk: &Talk) -> anyhow::Result<Outcome> {
-    match args.command {
-        Command::Models(ref models) => models::run(models, &args.common, talk),
-        Command::Completions { shell } => shell::completions(shell),
+pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<Outcome> {
+    let common = &args.common;
+    match &args.command {
+        Command::Index(index) => index::run(index, common, talk),
+        Command::Search(search) => search::search(search, common, talk),
+        Command::Similar(similar) => search::similar(similar, common, talk),
+        Command::Status(status) => library::status(status, common),
+        Command::Models(models) => models::run(models, common, talk),
+        Command::Remove(remove) => library::remove(remove, common, talk),
+        Command::Verify => library::verify(common, talk),
+        Command::Completions { shell } => shell::completions(*shell),
         Command::Man { dir } => shell::man(dir.as_deref()),
-        _ => anyhow::bail!("not yet"),
     }
 }

@@ -3,11 +3,14 @@
 //! stdout is the answer, stderr is the talk. It sees the library as any other program does, through its public API.
 //! Exit status: 0 done, 1 failed or done only in part, 2 a mistake in the command line or the query, 130 interrupted.
 
+mod answer;
 mod args;
 mod commands;
 mod interrupt;
+mod library;
 mod output;
 mod progress;
+mod update;
 
 use std::process::ExitCode;
 
@@ -16,7 +19,7 @@ use clap::Parser;
 fn main() -> ExitCode {
     let args = args::Args::parse();
     let talk = output::Talk::new(args.common.color, args.common.quiet);
-    match commands::run(args, &talk) {
+    match commands::run(&args, &talk) {
         Ok(outcome) => outcome.into(),
         Err(error) => output::report(&error, &talk).into(),
     }

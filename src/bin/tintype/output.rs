@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use indicatif::MultiProgress;
+use unicode_width::UnicodeWidthStr;
 
 use crate::args::When;
 
@@ -139,6 +140,31 @@ impl Talk {
             let _ = writeln!(io::stderr().lock(), "{line}");
         });
     }
+}
+
+/// Text that is safe to show: control characters, which could move the cursor or worse, and marks that turn the reading
+/// direction are written as escapes. File names may hold any of them.
+pub(crate) fn printable(text: &str) -> String {
+    let harmful = |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    text.chars()
+        .flat_map(|c| {
+            c.escape_default().take(if harmful(c) { usize::MAX } else { 0 }).chain((!harmful(c)).then_some(c))
+        })
+        .collect()
+}
+
+/// Tells a mistake in a query, with a caret line below the place.
+pub(crate) fn point_at(error: &tintype::Error, text: &str, talk: &Talk) {
+    talk.line(format_args!("{} {}", talk.palette.red("error:"), printable(&error.to_string())));
+    let tintype::Error::BadQuery { span, .. } = error else { return };
+    let (Some(before), Some(place)) = (text.get(..span.start), text.get(span.clone())) else { return };
+    if place.is_empty() {
+        return;
+    }
+    let one_line = |text: &str| text.replace(char::is_control, " ");
+    talk.line(format_args!("  {}", one_line(text)));
+    let (before, place) = (one_line(before).width(), one_line(place).width().max(1));
+    talk.line(format_args!("  {}{}", " ".repeat(before), talk.palette.red("^".repeat(place))));
 }
 
 /// Tells an error in the words of a person, and says how the program ends.

@@ -1,0 +1,136 @@
+//! `tintype search` and `tintype similar`.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::Context;
+use tintype::query::Parser;
+use tintype::{Condition, Engine, Error, Query};
+
+use crate::answer::Answer;
+use crate::args::{Common, PageArgs, SearchArgs, SimilarArgs};
+use crate::interrupt::Interrupt;
+use crate::output::{Outcome, Talk};
+use crate::{answer, library, output, update};
+
+/// Finds photos, after a look for new ones.
+pub(crate) fn search(args: &SearchArgs, common: &Common, talk: &Talk) -> anyhow::Result<Outcome> {
+    let text = query_text(args);
+    let query = match parser().parse(&text) {
+        Ok(query) => query,
+        Err(error) => {
+            output::point_at(&error, &text, talk);
+            return Ok(Outcome::Usage);
+        }
+    };
+    let mut outcome = Outcome::Done;
+    let engine = if args.no_update {
+        library::open_existing(common, talk)?
+    } else {
+        let engine = if args.within.is_empty() {
+            let hint = || format!("{}, and so does --in FOLDER", library::no_library(common));
+            library::open(common, talk)?.with_context(hint)?
+        } else {
+            library::open_or_create(common, talk)?
+        };
+        outcome = refresh(&engine, &scope(args, &query), args, talk)?;
+        engine
+    };
+    let found = find(&engine, query, &args.within, &args.page, talk)?;
+    answer::give(&found, &args.output, talk)?;
+    Ok(outcome)
+}
+
+/// Finds photos that look like a picture, in the library as it is.
+pub(crate) fn similar(args: &SimilarArgs, common: &Common, talk: &Talk) -> anyhow::Result<Outcome> {
+    let engine = library::open_existing(common, talk)?;
+    let found = find(&engine, Query::image(&args.file), &args.within, &args.page, talk)?;
+    answer::give(&found, &args.output, talk)?;
+    Ok(Outcome::Done)
+}
+
+/// The parser as a shell user expects it.
+fn parser() -> Parser<'static> {
+    match dirs::home_dir() {
+        Some(home) => Parser::new().home(home),
+        None => Parser::new(),
+    }
+}
+
+/// All of the query as one text; `--add` and `--subtract` are its signs.
+fn query_text(args: &SearchArgs) -> String {
+    let mut text = args.query.join(" ");
+    for (sign, parts) in [("+", &args.add), ("-", &args.subtract)] {
+        for part in parts {
+            if !text.is_empty() {
+                text.push(' ');
+            }
+            text.extend([sign, " ", part]);
+        }
+    }
+    text
+}
+
+/// What a search brings up to date: the folders that it is about, or all that the library knows.
+fn scope(args: &SearchArgs, query: &Query) -> Vec<PathBuf> {
+    let mut paths = args.within.clone();
+    for condition in query.filter.conditions() {
+        if let Condition::Under(folders) = condition {
+            paths.extend(folders.iter().filter(|folder| folder.exists()).cloned());
+        }
+    }
+    paths
+}
+
+/// Looks for new photos. What stands in the way of that does not stand in the way of an answer from what is there.
+fn refresh(engine: &Engine, scope: &[PathBuf], args: &SearchArgs, talk: &Talk) -> anyhow::Result<Outcome> {
+    let mut paths = scope.to_vec();
+    if paths.is_empty() {
+        for root in engine.status()?.roots {
+            if root.path.exists() {
+                paths.push(root.path);
+            } else {
+                let folder = root.path.display();
+                talk.say(format_args!("{folder} is not there now; its photos are answered from the library"));
+            }
+        }
+    }
+    let interrupt = Interrupt::listen()?;
+    let report = match update::update(engine, &paths, &args.walk, &interrupt, talk) {
+        Ok(report) => report,
+        Err(error @ (Error::NoRoot { .. } | Error::Cancelled | Error::BadPattern { .. })) => return Err(error.into()),
+        Err(error) => {
+            talk.say(format_args!(
+                "{} the photos could not be brought up to date: {error}",
+                talk.palette.yellow("note:")
+            ));
+            return Ok(Outcome::Partly);
+        }
+    };
+    let known = report.skipped.iter().filter(|skipped| !update::is_news(skipped)).count();
+    if known > 0 {
+        let files = if known == 1 { "1 file".to_owned() } else { format!("{known} files") };
+        talk.say(
+            talk.palette.dim(format_args!(
+                "{files} that could not be read before cannot be read now; `tintype index` lists them"
+            )),
+        );
+    }
+    Ok(update::tell_skipped(report.skipped.iter().filter(|skipped| update::is_news(skipped)), args.walk.verbose, talk))
+}
+
+fn find(engine: &Engine, query: Query, within: &[PathBuf], page: &PageArgs, talk: &Talk) -> anyhow::Result<Answer> {
+    let begun = Instant::now();
+    let title = query.to_string();
+    let scored = !query.parts.is_empty();
+    let mut search = engine.search(query).under(within).limit(page.limit).offset(page.offset);
+    if let Some(score) = page.min_score {
+        search = search.min_score(score);
+    }
+    let hits = search.run()?;
+    let model = engine.encoder().space().model.clone();
+    let photos = if hits.len() == 1 { "1 photo".to_owned() } else { format!("{} photos", hits.len()) };
+    let by = if scored { format!("found by {model}") } else { "newest first".to_owned() };
+    talk.say(talk.palette.dim(format_args!("{photos} {by} in {}", update::duration(begun.elapsed()))));
+    Ok(Answer { title, model, scored, hits })
+}

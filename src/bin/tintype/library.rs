@@ -1,0 +1,133 @@
+//! The library that a command works on, and the model that answers in it.
+//!
+//! A library knows the fingerprint of its model, not how to load it. `models.json` inside the library says that: fingerprint →
+//! name or directory. An entry is written before its vectors are, so that an interruption at any point leaves a library that
+//! can be opened; a library without the file was made with the built-in model.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use tintype::{Encode, Encoder, Engine, Error};
+
+use crate::args::Common;
+use crate::output::Talk;
+use crate::progress::{Meter, Unit};
+
+const MODELS: &str = "models.json";
+
+/// The name of the model that is compiled in, on the command line.
+pub(crate) const BUILTIN: &str = "builtin";
+
+/// Where the library is.
+pub(crate) fn directory(common: &Common) -> anyhow::Result<PathBuf> {
+    match &common.library {
+        Some(dir) => Ok(dir.clone()),
+        None => dirs::data_dir()
+            .map(|data| data.join("tintype"))
+            .context("this system does not say where programs keep their data; say it with --library DIR"),
+    }
+}
+
+/// Opens the library; none if there is none.
+pub(crate) fn open(common: &Common, talk: &Talk) -> anyhow::Result<Option<Engine>> {
+    let dir = directory(common)?;
+    let space = match Engine::space(&dir) {
+        Ok(space) => space,
+        Err(Error::NoLibrary { .. }) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let noted = noted(&dir)?;
+    let choice = common.model.as_ref().or_else(|| noted.get(&space.fingerprint)).map_or(BUILTIN, String::as_str);
+    match Engine::open(&dir, load(choice, talk)?) {
+        Ok(engine) => Ok(Some(engine)),
+        Err(error @ Error::SpaceMismatch { .. }) if common.model.is_some() => {
+            Err(anyhow::Error::new(error).context(format!("`tintype models use {choice}` switches the library")))
+        }
+        Err(error @ Error::SpaceMismatch { .. }) => {
+            Err(anyhow::Error::new(error).context(format!("say with --model how to load {}", space.model)))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Opens the library, or makes it with the model of `--model` or the built-in one.
+pub(crate) fn open_or_create(common: &Common, talk: &Talk) -> anyhow::Result<Engine> {
+    if let Some(engine) = open(common, talk)? {
+        return Ok(engine);
+    }
+    let dir = directory(common)?;
+    let choice = common.model.as_deref().unwrap_or(BUILTIN);
+    let encoder = load(choice, talk)?;
+    note(&dir, &encoder, choice)?;
+    Ok(Engine::open_or_create(&dir, encoder)?)
+}
+
+/// Opens the library, or says how to make one.
+pub(crate) fn open_existing(common: &Common, talk: &Talk) -> anyhow::Result<Engine> {
+    open(common, talk)?.with_context(|| no_library(common))
+}
+
+/// What to do where there is no library.
+pub(crate) fn no_library(common: &Common) -> String {
+    let dir = directory(common).map(|dir| dir.display().to_string()).unwrap_or_default();
+    format!("there is no library in {dir} yet; `tintype index FOLDER` makes one of your photos")
+}
+
+/// Loads a model: `builtin`, a directory, or a known name, which is downloaded first where it is not on this machine.
+pub(crate) fn load(choice: &str, talk: &Talk) -> anyhow::Result<Encoder> {
+    if choice == BUILTIN {
+        return Ok(Encoder::builtin()?);
+    }
+    if Path::new(choice).is_dir() {
+        return Ok(Encoder::load(choice)?);
+    }
+    named(choice, talk)
+}
+
+#[cfg(feature = "hub")]
+fn named(name: &str, talk: &Talk) -> anyhow::Result<Encoder> {
+    use tintype::model::{EncoderOptions, hub::HubOptions};
+    let hub = HubOptions::from_vars(std::env::vars_os())?;
+    let meter = Meter::new(talk, format!("fetching {name}"), Unit::Bytes);
+    Ok(Encoder::named_with(name, &hub, &EncoderOptions::default(), |progress| {
+        meter.set(progress.bytes, progress.total)
+    })?)
+}
+
+#[cfg(not(feature = "hub"))]
+fn named(name: &str, _talk: &Talk) -> anyhow::Result<Encoder> {
+    anyhow::bail!("{name}: no such directory; this program was built without models by name")
+}
+
+/// Notes in the library how to load a model. `choice` is a name or a directory.
+///
+/// To be called before the library is made with, or switched to, the model.
+pub(crate) fn note(library: &Path, encoder: &Encoder, choice: &str) -> anyhow::Result<()> {
+    let mut models = noted(library)?;
+    let choice = match std::path::absolute(choice) {
+        Ok(dir) if Path::new(choice).is_dir() => dir.display().to_string(),
+        _ => choice.to_owned(),
+    };
+    if models.insert(encoder.space().fingerprint.clone(), choice.clone()) == Some(choice) {
+        return Ok(());
+    }
+    let path = library.join(MODELS);
+    let write = || {
+        std::fs::create_dir_all(library)?;
+        // Written aside and renamed: a crash leaves the old file or the new one.
+        let aside = library.join(format!("{MODELS}.new"));
+        std::fs::write(&aside, serde_json::to_vec_pretty(&models)?)?;
+        std::fs::rename(&aside, &path)
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn noted(library: &Path) -> anyhow::Result<BTreeMap<String, String>> {
+    let path = library.join(MODELS);
+    match std::fs::read(&path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| format!("{} cannot be read", path.display())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(BTreeMap::new()),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
+}
