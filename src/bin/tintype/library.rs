@@ -11,8 +11,8 @@ use anyhow::Context;
 use tintype::{Encode, Encoder, Engine, Error};
 
 use crate::args::Common;
+use crate::fetch::{fetch, hub};
 use crate::output::Talk;
-use crate::progress::{Meter, Unit};
 
 const MODELS: &str = "models.json";
 
@@ -85,19 +85,19 @@ pub(crate) fn load(choice: &str, talk: &Talk) -> anyhow::Result<Encoder> {
     named(choice, talk)
 }
 
-#[cfg(feature = "hub")]
 fn named(name: &str, talk: &Talk) -> anyhow::Result<Encoder> {
-    use tintype::model::{EncoderOptions, hub::HubOptions};
-    let hub = HubOptions::from_vars(std::env::vars_os())?;
-    let meter = Meter::new(talk, format!("fetching {name}"), Unit::Bytes);
-    Ok(Encoder::named_with(name, &hub, &EncoderOptions::default(), |progress| {
-        meter.set(progress.bytes, progress.total)
-    })?)
+    let model = tintype::model::registry::find(name)?;
+    Ok(Encoder::load(fetch(model, &hub()?, talk)?)?)
 }
 
-#[cfg(not(feature = "hub"))]
-fn named(name: &str, _talk: &Talk) -> anyhow::Result<Encoder> {
-    anyhow::bail!("{name}: no such directory; this program was built without models by name")
+/// The model that the library answers with, as it was chosen: a name or a directory. None if there is no library.
+pub(crate) fn chosen(common: &Common) -> anyhow::Result<Option<String>> {
+    let dir = directory(common)?;
+    match Engine::space(&dir) {
+        Ok(space) => Ok(Some(noted(&dir)?.remove(&space.fingerprint).unwrap_or_else(|| BUILTIN.to_owned()))),
+        Err(Error::NoLibrary { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Notes in the library how to load a model. `choice` is a name or a directory.

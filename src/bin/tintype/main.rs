@@ -6,6 +6,7 @@
 mod answer;
 mod args;
 mod commands;
+mod fetch;
 mod interrupt;
 mod library;
 mod output;
