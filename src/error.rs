@@ -35,6 +35,14 @@ pub enum Error {
         /// What is wrong, in plain words.
         reason: String,
     },
+    /// A picture whose decoder gave up.
+    #[error("damaged {format} file: {source}")]
+    DamagedImage {
+        /// The format's usual name, such as `PNG`.
+        format: &'static str,
+        /// What the decoder said.
+        source: Source,
+    },
     /// A picture with more pixels than the limit allows.
     #[error("{width} × {height} pixels are more than the limit of {limit}")]
     ImageTooLarge {

@@ -1,9 +1,21 @@
 //! From the bytes of a file to the pixels that a model was trained on.
+//!
+//! [`Photo::decode`] keeps a picture in the mode of its file, [`Preprocess::apply`] resizes, crops and converts it exactly
+//! as the model's training code did (bit for bit what Pillow computes), [`Metadata::read`] says what the camera wrote.
 
 pub mod decode;
+pub mod format;
+mod ifd;
 pub mod metadata;
+pub mod orientation;
+mod pixels;
 pub mod preprocess;
+mod resample;
+pub mod thumbnail;
 
-pub use decode::{DecodeOptions, Format, Photo};
+pub use decode::{DecodeOptions, Photo};
+pub use format::Format;
 pub use metadata::Metadata;
+pub use orientation::Orientation;
 pub use preprocess::{Interpolation, Preprocess, ResizeMode};
+pub use thumbnail::Thumbnail;

@@ -3,5 +3,6 @@
 mod builtin;
 #[cfg(feature = "hub")]
 mod hub;
+mod image;
 mod layering;
 mod query;
