@@ -1,8 +1,9 @@
 //! Measures what a graph finds at each walk width, on its own data, so that `recall(0.95)` means something.
 //!
-//! Two kinds of queries: vectors of the index itself, and vectors from elsewhere, as a text encoder gives for an index of images.
-//! The latter are made up: a vector of the index, mostly drowned in a direction of no meaning, which makes a query whose nearest
-//! neighbours are far and far apart. Recall is counted among codes; the exact re-score mends what codes lose.
+//! Two kinds of queries, both made up, since a vector that stands in the graph finds its neighbours too easily. Like the rows: a
+//! row with some noise. From elsewhere, as a text encoder gives for an index of images: the sum of a few rows that have
+//! nothing to do with each other, drowned in noise, so that the nearest neighbours are far off and far apart. Recall is
+//! counted among codes; the exact re-score mends what codes lose.
 
 use std::collections::HashSet;
 
@@ -12,12 +13,17 @@ use crate::build::Graph;
 use crate::error::Result;
 use crate::format::CALIBRATED_EF;
 use crate::graph::Scratch;
-use crate::kernel::CodeQuery;
+use crate::kernel::{CodeQuery, Line};
 
 /// Queries of each kind.
 const QUERIES: u32 = 100;
 /// Neighbours per query.
 const K: usize = 10;
+/// Length of the noise in a query like the rows, a row's being 1.
+const NEAR_NOISE: f32 = 0.6;
+/// Rows beside the first in a query from elsewhere, and the length of its noise.
+const OTHERS: usize = 2;
+const FAR_NOISE: f32 = 4.0;
 
 /// Recall@10 at each width: for queries like the rows, then for queries from elsewhere.
 pub(crate) fn measure(graph: &Graph<'_>) -> Result<[[f32; CALIBRATED_EF.len()]; 2]> {
@@ -30,12 +36,12 @@ pub(crate) fn measure(graph: &Graph<'_>) -> Result<[[f32; CALIBRATED_EF.len()]; 
     for (kind, recall) in recall.iter_mut().enumerate() {
         let found: Vec<[usize; CALIBRATED_EF.len()]> = rows
             .par_iter()
-            .map_init(Scratch::default, |scratch, &row| {
+            .enumerate()
+            .map_init(Scratch::default, |scratch, (place, &row)| {
                 let mut query = CodeQuery::default();
-                graph.query_of(row, &mut query);
-                if kind == 1 {
-                    estrange(&mut query, row);
-                }
+                let (others, noise) = if kind == 0 { (0, NEAR_NOISE) } else { (OTHERS, FAR_NOISE) };
+                let others = (1..=others).map(|at| rows[(place + at * 37) % rows.len()]);
+                mix(graph, std::iter::once(row).chain(others), noise, &mut query);
                 let truth = nearest(graph, &nodes, &query, row);
                 let mut found = [0; CALIBRATED_EF.len()];
                 for (found, &ef) in found.iter_mut().zip(&CALIBRATED_EF) {
@@ -77,25 +83,37 @@ fn nearest(graph: &Graph<'_>, nodes: &[u32], query: &CodeQuery, without: u32) ->
     scored.into_iter().take(k).map(|s| s.1).collect()
 }
 
-/// Drowns a query in noise: one part signal, five parts a direction of no meaning.
-fn estrange(query: &mut CodeQuery, seed: u32) {
-    let mut state = u64::from(seed).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let energy: i64 = query.lines.iter().flat_map(|l| l.0).map(|c| i64::from(c).pow(2)).sum();
-    let numbers = query.lines.len() * 64;
-    let amplitude = (energy as f64 / numbers as f64).sqrt() * 5.0 * 3f64.sqrt();
-    let mut mixed: Vec<f64> = Vec::with_capacity(numbers);
-    for code in query.lines.iter().flat_map(|l| l.0) {
+/// Makes a query of the sum of some rows and of noise, whose length is `noise` times that of one row.
+fn mix(graph: &Graph<'_>, rows: impl Iterator<Item = u32>, noise: f32, query: &mut CodeQuery) {
+    let records = graph.records.records();
+    let mut sum = vec![0f32; records.shape.code];
+    let mut state = 1u64;
+    let mut length = 0.0;
+    for row in rows {
+        state = (state ^ u64::from(row)).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+        let own = records.code(row).iter().map(|&c| (f32::from(c) - 128.0).powi(2)).sum::<f32>().sqrt().max(1.0);
+        sum.iter_mut().zip(records.code(row)).for_each(|(s, &c)| *s += (f32::from(c) - 128.0) / own);
+        if length == 0.0 {
+            length = records.scale(row) * own;
+        }
+    }
+    // Uniform noise of deviation 1/√n per number has length 1.
+    let amplitude = noise * (12.0 / sum.len() as f32).sqrt();
+    for s in &mut sum {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        let noise = (state >> 11) as f64 / (1u64 << 53) as f64 * 2.0 - 1.0;
-        mixed.push(f64::from(code) + noise * amplitude);
+        *s += ((state >> 40) as f32 / (1u64 << 24) as f32 - 0.5) * amplitude;
     }
-    let largest = mixed.iter().fold(1e-9f64, |m, x| m.max(x.abs()));
-    let mut sum = 0;
-    for (code, x) in query.lines.iter_mut().flat_map(|l| l.0.iter_mut()).zip(mixed) {
-        *code = (x / largest * 127.0).round() as i8;
-        sum += i32::from(*code);
+    let largest = sum.iter().fold(1e-9f32, |m, x| m.max(x.abs()));
+    query.scale = graph.encoding.factor() * length * largest / 127.0;
+    query.offset = 0.0;
+    query.sum = 0;
+    query.lines.clear();
+    for part in sum.chunks(64) {
+        let mut line = Line([0; 64]);
+        line.0.iter_mut().zip(part).for_each(|(to, x)| *to = (x / largest * 127.0).round() as i8);
+        query.sum += line.0.iter().map(|&c| i32::from(c)).sum::<i32>();
+        query.lines.push(line);
     }
-    query.sum = sum;
 }

@@ -278,10 +278,10 @@ pub(crate) fn scan_proven(
     let least =
         if sure.len() > k { *sure.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a)).1 } else { f32::NEG_INFINITY };
     for &(score, row) in &work.best {
-        // A bound that is not a number keeps the row.
+        // The candidate carries the best score that its row can have; a bound that is not a number keeps the row.
         let most = score + bound(score, row);
         if most >= least || most.is_nan() {
-            work.candidates.push(Candidate { score, part: at, row });
+            work.candidates.push(Candidate { score: most, part: at, row });
         }
     }
     Ok(())
@@ -308,14 +308,14 @@ impl Ord for Score {
 /// Standard errors of a code score beyond which a row is not looked at exactly.
 const DOUBT: f32 = 4.0;
 
-/// Scores the candidates from their exact rows, best first, and returns the best `k`. Unless `all`, it stops where the rest is too
-/// far behind for its codes to be that wrong.
+/// Scores the candidates from their exact rows, best first, and returns the best `k`. It stops where the rest is too far behind for
+/// its codes to be that wrong; with `proven`, where its best possible scores are.
 pub(crate) fn rescore(
     parts: &[Part],
     kernels: &Kernels,
     query: &[f32],
     k: usize,
-    all: bool,
+    proven: bool,
     work: &mut Work,
 ) -> Result<Vec<Neighbor>> {
     let by_score =
@@ -333,10 +333,11 @@ pub(crate) fn rescore(
         ahead(at + 1);
         let segment = &*parts[candidate.part as usize].segment;
         let records = segment.records();
-        if !all && best.len() >= k {
+        if best.len() >= k {
             let error = records.error(candidate.row);
             let lost = (work.query.length * error).hypot(work.query.error * segment.footer.reach);
             let doubt = DOUBT * segment.encoding.factor() * lost / (query.len() as f32).sqrt();
+            let doubt = if proven { 0.0 } else { doubt };
             if best.peek().is_some_and(|least| candidate.score + doubt < least.0.0) {
                 break;
             }
