@@ -16,14 +16,14 @@ use crate::graph::Scratch;
 use crate::kernel::{CodeQuery, Line};
 
 /// Queries of each kind.
-const QUERIES: u32 = 100;
+const QUERIES: u32 = 200;
 /// Neighbours per query.
 const K: usize = 10;
 /// Length of the noise in a query like the rows, a row's being 1.
-const NEAR_NOISE: f32 = 0.6;
+const NEAR_NOISE: f32 = 0.9;
 /// Rows beside the first in a query from elsewhere, and the length of its noise.
 const OTHERS: usize = 2;
-const FAR_NOISE: f32 = 4.0;
+const FAR_NOISE: f32 = 3.6;
 
 /// Recall@10 at each width: for queries like the rows, then for queries from elsewhere.
 pub(crate) fn measure(graph: &Graph<'_>) -> Result<[[f32; CALIBRATED_EF.len()]; 2]> {

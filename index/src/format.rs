@@ -359,3 +359,6 @@ pub(crate) fn is_ours(name: &str) -> bool {
     name == MANIFEST_NEW
         || name.len() == 16 && name[..12].bytes().all(|b| b.is_ascii_digit()) && matches!(&name[12..], ".seg" | ".del")
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,23 +1,4 @@
-//! Embedded vector index: vectors in a directory, nearest neighbours out of it.
-//!
-//! ```
-//! use tintype_index::{Config, Index, Metric};
-//!
-//! # fn main() -> tintype_index::Result<()> {
-//! # let dir = tempfile::tempdir().unwrap();
-//! # let dir = dir.path().join("vectors");
-//! let index = Index::create(&dir, Config { dim: 3, metric: Metric::Cosine, ..Config::default() })?;
-//! let mut writer = index.writer()?;
-//! writer.add(7, &[0.9, 0.1, 0.0])?;
-//! writer.add(8, &[0.0, 0.2, 0.8])?;
-//! writer.commit()?; // on disk when it returns
-//!
-//! let reader = index.reader()?; // a snapshot of the last commit
-//! let near = reader.search(&[1.0, 0.0, 0.0]).k(1).run()?;
-//! assert_eq!(near[0].key, 7);
-//! # Ok(())
-//! # }
-//! ```
+#![doc = include_str!("../README.md")]
 
 mod build;
 mod calibrate;

@@ -3,5 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod basics;
+mod corruption;
+mod crash;
 mod graph;
+mod simulated;
 mod support;
