@@ -3,6 +3,8 @@
 //! The hub is a few lines over `TcpListener` on this machine; it serves a made-up model of the right file names, and a test
 //! puts its fault between the request and the honest answer.
 
+#[cfg(feature = "cli")]
+mod command;
 mod server;
 
 use std::cell::Cell;
