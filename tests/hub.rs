@@ -47,7 +47,7 @@ fn blobs(options: &HubOptions) -> Vec<String> {
 
 /// Fails unless the fetched directory holds exactly what the hub has.
 fn assert_complete(directory: &Path, hub: &Hub) {
-    for file in ["open_clip_config.json", "tokenizer.json", WEIGHTS] {
+    for file in ["open_clip_config.json", WEIGHTS] {
         assert!(fs::read(directory.join(file)).unwrap() == hub.file(file), "{file}");
     }
 }
@@ -85,11 +85,11 @@ fn a_download_has_the_layout_of_the_python_tools() {
     assert_complete(&directory, &hub);
     assert_eq!(directory, folder(&options).join("snapshots").join(COMMIT));
     assert_eq!(fs::read_to_string(folder(&options).join("refs/main")).unwrap(), COMMIT);
-    let mut etags = ["open_clip_config.json", "tokenizer.json", WEIGHTS].map(|file| hub.etag(file));
+    let mut etags = ["open_clip_config.json", WEIGHTS].map(|file| hub.etag(file));
     etags.sort();
     assert_eq!(blobs(&options), etags);
     #[cfg(unix)]
-    for file in ["tokenizer.json", WEIGHTS] {
+    for file in ["open_clip_config.json", WEIGHTS] {
         let target = fs::read_link(directory.join(file)).unwrap();
         assert_eq!(target, Path::new("../../blobs").join(hub.etag(file)), "relative, so that the cache can be moved");
     }
@@ -123,7 +123,7 @@ fn a_model_that_python_has_downloaded_is_used_as_it_is() {
 fn progress_counts_all_files_and_ends_at_the_total() {
     let hub = Hub::honest();
     let seen = survives(&hub);
-    let total = ["open_clip_config.json", "tokenizer.json", WEIGHTS].map(|file| hub.file(file).len() as u64);
+    let total = ["open_clip_config.json", WEIGHTS].map(|file| hub.file(file).len() as u64);
     let total = total.iter().sum();
     assert!(seen.iter().map(|progress| progress.bytes).is_sorted());
     let last = seen.last().unwrap();
@@ -200,7 +200,7 @@ fn wrong_bytes_are_noticed_once_and_for_all() {
 #[test]
 fn a_small_file_is_checked_against_its_git_name() {
     let hub = Hub::with(|request, stream| {
-        let wrong = request.is_get("tokenizer.json");
+        let wrong = request.is_get("open_clip_config.json");
         if wrong {
             let bytes = vec![b' '; request.file.len()];
             server::respond(stream, "200 OK", &[], &bytes);
@@ -315,32 +315,21 @@ fn the_pause_that_a_server_asks_for_is_kept() {
 
 #[test]
 fn a_file_with_an_alternative_may_be_missing() {
-    let hub = Hub::with(|request, stream| {
-        let missing = request.path.ends_with("tokenizer.json") || request.path.ends_with(WEIGHTS);
-        if missing {
-            server::respond(stream, "404 Not Found", &["x-error-code: EntryNotFound"], b"");
-        }
-        missing
-    });
+    let hub = Hub::without(&[WEIGHTS]);
     let (_cache, options) = setup(&hub);
     let directory = fetch(&options).unwrap();
-    for file in ["vocab.json", "merges.txt", "open_clip_pytorch_model.bin"] {
-        assert!(fs::read(directory.join(file)).unwrap() == hub.file(file), "{file}");
-    }
+    let file = "open_clip_pytorch_model.bin";
+    assert!(fs::read(directory.join(file)).unwrap() == hub.file(file));
 }
 
 #[test]
 fn a_repository_in_the_other_layout_will_do() {
-    let hub = Hub::with(|request, stream| {
-        let missing = request.path.contains("open_clip");
-        if missing {
-            server::respond(stream, "404 Not Found", &["x-error-code: EntryNotFound"], b"");
-        }
-        missing
-    });
+    let hub = Hub::without(&["open_clip_config.json", "tokenizer.json"]);
     let (_cache, options) = setup(&hub);
     let directory = fetch(&options).unwrap();
-    assert!(directory.join("model.safetensors").is_file() && directory.join("preprocessor_config.json").is_file());
+    for file in ["config.json", "preprocessor_config.json", "vocab.json", "merges.txt", "model.safetensors"] {
+        assert!(fs::read(directory.join(file)).unwrap() == hub.file(file), "{file}");
+    }
 }
 
 #[test]
@@ -526,7 +515,7 @@ fn a_cancellation_is_felt_at_once_and_keeps_what_has_arrived() {
     });
     let (_cache, mut options) = setup(&hub);
     options.timeout = Duration::from_secs(60);
-    let others = (hub.file("open_clip_config.json").len() + hub.file("tokenizer.json").len()) as u64;
+    let others = hub.file("open_clip_config.json").len() as u64;
     let (here, start) = (Cell::new(0), Instant::now());
     let error = Fetch::new(registry::find(MODEL).unwrap(), &options)
         .on_progress(|progress| here.set(progress.bytes))

@@ -60,7 +60,8 @@ pub struct Source {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Layout {
-    /// `open_clip_config.json`, `open_clip_model.safetensors`, tokenizer.
+    /// `open_clip_config.json`, `open_clip_model.safetensors`. The vocabulary of the original CLIP, which all of the table
+    /// use, is compiled in; open_clip does not download it either.
     OpenClip,
     /// `config.json`, `model.safetensors`, `preprocessor_config.json`, tokenizer.
     Transformers,
@@ -69,22 +70,18 @@ pub enum Layout {
 /// One thing that a model needs, as alternatives in order of preference; an alternative is a set of files.
 pub(crate) type Need = &'static [&'static [&'static str]];
 
-const TOKENIZER: Need = &[&["tokenizer.json"], &["vocab.json", "merges.txt"]];
-
 impl Layout {
     /// What must be there: of every need, one alternative. Small files come first, so that a model that cannot be had is
     /// noticed before the weights.
     pub(crate) fn needs(self) -> &'static [Need] {
         match self {
-            Layout::OpenClip => &[
-                &[&["open_clip_config.json"]],
-                TOKENIZER,
-                &[&["open_clip_model.safetensors"], &["open_clip_pytorch_model.bin"]],
-            ],
+            Layout::OpenClip => {
+                &[&[&["open_clip_config.json"]], &[&["open_clip_model.safetensors"], &["open_clip_pytorch_model.bin"]]]
+            }
             Layout::Transformers => &[
                 &[&["config.json"]],
                 &[&["preprocessor_config.json"]],
-                TOKENIZER,
+                &[&["tokenizer.json"], &["vocab.json", "merges.txt"]],
                 &[&["model.safetensors"], &["pytorch_model.bin"]],
             ],
         }

@@ -102,6 +102,17 @@ impl Hub {
         Self::with(|_, _| false)
     }
 
+    /// A hub whose repository lacks some files.
+    pub(super) fn without(missing: &'static [&'static str]) -> Self {
+        Self::with(|request, stream| {
+            let lacks = missing.iter().any(|file| request.path.ends_with(&format!("/{file}")));
+            if lacks {
+                respond(stream, "404 Not Found", &["x-error-code: EntryNotFound"], b"");
+            }
+            lacks
+        })
+    }
+
     /// A hub that asks `fault` first; `true` means that it has answered.
     pub(super) fn with(fault: impl Fn(&Request, &mut TcpStream) -> bool + Send + Sync + 'static) -> Self {
         // Bytes without a pattern, so that no part of the file equals another.

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::path::PathBuf;
 
-use indicatif::{DecimalBytes, HumanDuration};
+use indicatif::HumanDuration;
 use tintype::model::hub::{Fetch, HubOptions, Stage, locate};
 use tintype::model::registry::Model;
 
@@ -15,19 +15,26 @@ pub(crate) fn hub() -> tintype::Result<HubOptions> {
     HubOptions::from_vars(std::env::vars_os())
 }
 
+/// A size that is known within a few percent: `605 MB`, `1.7 GB`.
+pub(crate) fn size(bytes: u64) -> String {
+    let megabytes = bytes as f64 / 1e6;
+    if megabytes < 1000.0 { format!("{megabytes:.0} MB") } else { format!("{:.1} GB", megabytes / 1e3) }
+}
+
 /// The directory of a model, downloaded where it is not on this machine. Ctrl-C ends the program at any moment; the next
 /// download goes on from there.
 pub(crate) fn fetch(model: &Model, hub: &HubOptions, talk: &Talk) -> tintype::Result<PathBuf> {
     if let Some(directory) = locate(model, hub) {
         return Ok(directory);
     }
-    let size = DecimalBytes(model.download_size());
-    let terms = format!("{}: {}", model.licence.spdx(), model.licence.in_plain_words());
+    let (licence, terms) = (model.licence.spdx(), model.licence.in_plain_words());
     if model.licence.restricts_use() {
-        talk.line(format_args!("{} {}: {terms}", talk.palette.yellow("licence"), model.alias));
+        talk.line(talk.palette.yellow(format_args!("{}: {terms} (licence {licence})", model.alias)));
+    } else {
+        talk.say(format_args!("{}: {terms} (licence {licence})", model.alias));
     }
     if !hub.offline {
-        talk.say(format_args!("{}, about {size}, {terms}, into {}", model.alias, hub.cache.display()));
+        talk.say(format_args!("downloading about {} into {}", size(model.download_size()), hub.cache.display()));
     }
     let meter = Meter::new(talk, format!("fetching {}", model.alias), Unit::Bytes);
     let waiting = Cell::new(false);

@@ -4,14 +4,13 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueHint};
-use indicatif::DecimalBytes;
 use serde::Serialize;
 use tintype::model::hub::locate;
 use tintype::model::registry::{MODELS, Model, find};
 use tintype::{Encode, Encoder, Engine, Error};
 
 use crate::args::Common;
-use crate::fetch::{fetch, hub};
+use crate::fetch::{fetch, hub, size};
 use crate::interrupt::Interrupt;
 use crate::library::{self, BUILTIN};
 use crate::output::{Outcome, Talk, printable};
@@ -193,7 +192,7 @@ fn list(json: bool, common: &Common, talk: &Talk) -> anyhow::Result<Outcome> {
         let mark = if line.in_use { "*" } else { " " };
         let place = match (line.here, line.download_bytes) {
             (true, _) => "here".to_owned(),
-            (false, Some(bytes)) => DecimalBytes(bytes).to_string(),
+            (false, Some(bytes)) => size(bytes),
             (false, None) => "missing".to_owned(),
         };
         let scores = line.scores.as_ref().map_or_else(
