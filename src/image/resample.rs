@@ -7,10 +7,15 @@
 //!
 //! The inner loops are plain Rust, compiled for the vector units at hand through `pulp`.
 
+#[cfg(target_arch = "x86_64")]
+mod rgb_rows;
+
 use std::ops::Range;
 
 use pulp::{Arch, NullaryFnOnce};
 
+#[cfg(target_arch = "x86_64")]
+use self::rgb_rows::RgbRows;
 use super::Orientation;
 use super::preprocess::Interpolation;
 
@@ -154,6 +159,25 @@ fn dispatch(pass: impl NullaryFnOnce<Output = ()>) {
 
 /// Resamples along rows: `C` interleaved channels. Input sample 0 of a row is sample `origin` of the weights.
 fn rows<const C: usize>(data: &[u8], width: usize, wanted: Range<usize>, weights: &Weights, origin: usize) -> Vec<u8> {
+    #[cfg(target_arch = "x86_64")]
+    if let (3, Some(simd)) = (C, pulp::x86::V3::try_new()) {
+        let mut out = vec![0; wanted.len() * weights.starts.len() * C];
+        let starts: Vec<usize> = weights.starts.iter().map(|start| (start - origin) * C).collect();
+        let (fixed, taps) = weights.fixed(1, 1);
+        let (data, stride) = (&data[wanted.start * width * C..wanted.end * width * C], width * C);
+        simd.vectorize(RgbRows { simd, data, stride, starts: &starts, weights: &fixed, taps, out: &mut out });
+        return out;
+    }
+    rows_portable::<C>(data, width, wanted, weights, origin)
+}
+
+fn rows_portable<const C: usize>(
+    data: &[u8],
+    width: usize,
+    wanted: Range<usize>,
+    weights: &Weights,
+    origin: usize,
+) -> Vec<u8> {
     let mut out = vec![0; wanted.len() * weights.starts.len() * C];
     let starts: Vec<usize> = weights.starts.iter().map(|start| (start - origin) * C).collect();
     let (fixed, row_len) = weights.fixed(C, lanes::<C>());

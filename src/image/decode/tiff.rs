@@ -27,7 +27,7 @@ pub(super) fn decode(bytes: &[u8], limit: Limit) -> Result<Frame> {
     // The limit on pixels has spoken; what is left to guard are values that the file merely claims. Deep colours take
     // up to sixteen bytes a pixel.
     let mut limits = Limits::default();
-    limits.decoding_buffer_size = usize::MAX.min(size.0 as usize * size.1 as usize * 16 + 1024);
+    limits.decoding_buffer_size = size.0 as usize * size.1 as usize * 16 + 1024;
     limits.intermediate_buffer_size = limits.decoding_buffer_size.max(limits.intermediate_buffer_size);
     decoder = decoder.with_limits(limits);
     let palette = if is_indexed { Some(read_palette(&mut decoder)?) } else { None };
