@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! walk ─paths─► compare ─changes─► read, hash, decode, resize ─pixels─► encode ─vectors─► write
-//! 1 thread      (unchanged stop)   N threads                  bounded   N threads         the caller's thread
+//! 1 thread      (unchanged stop)   N threads                  bounded   2 threads         the caller's thread
 //! ```
 //! Errors travel right, as items; back-pressure is the only thing that travels left. A photo that cannot be read is a line in
 //! the report, never the end of a run.
@@ -25,4 +25,4 @@ mod writer;
 pub(crate) use pipeline::{Candidate, Event, Feed, Stages, Stopped};
 pub use request::{Ingest, Progress, Report, Skipped};
 pub(crate) use request::{Target, Watch, default_threads};
-pub(crate) use writer::{Pace, TICK};
+pub(crate) use writer::{Pace, TICK, commit_index};

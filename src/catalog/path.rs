@@ -105,7 +105,9 @@ pub(crate) fn absolute(path: &Path) -> std::io::Result<PathBuf> {
     for existing in absolute.ancestors() {
         if let Ok(real) = existing.canonicalize() {
             let rest = absolute.strip_prefix(existing).unwrap_or(Path::new(""));
-            return Ok(plain(real).join(normal(rest)));
+            // Joining nothing would add a separator.
+            let rest = normal(rest);
+            return Ok(if rest.as_os_str().is_empty() { plain(real) } else { plain(real).join(rest) });
         }
     }
     Ok(normal(&absolute))
@@ -162,7 +164,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let real = dir.path().canonicalize().unwrap();
         std::fs::create_dir(real.join("photos")).unwrap();
-        assert_eq!(absolute(&real.join("photos/../photos/./a.jpg")).unwrap(), real.join("photos/a.jpg"));
+        std::fs::write(real.join("photos/b.jpg"), "").unwrap();
+        for (given, one) in
+            [("photos/../photos/./a.jpg", "photos/a.jpg"), ("photos/./b.jpg", "photos/b.jpg"), ("photos/", "photos")]
+        {
+            // As text: `Path` forgives a trailing separator, the database does not.
+            assert_eq!(absolute(&real.join(given)).unwrap().to_str(), real.join(one).to_str());
+        }
         assert_eq!(absolute(&real.join("not/here/../there.jpg")).unwrap(), real.join("not/there.jpg"));
         #[cfg(unix)]
         {

@@ -25,13 +25,9 @@ impl Catalog {
     /// Name of the file inside the library.
     pub(crate) const FILE: &'static str = "catalog.db";
 
-    /// Whether the directory holds a catalog that [`Catalog::create`] finished.
+    /// Whether the directory holds a catalog that [`Catalog::create`] finished, or one that cannot be read.
     pub(crate) fn exists(library: &Path) -> bool {
-        Catalog::open(library).is_ok_and(|catalog| catalog.current().is_ok())
-            || std::fs::metadata(library.join(Self::FILE)).is_ok_and(|file| {
-                // Unreadable or newer: there is something, and opening it says what is wrong with it.
-                file.len() > 0 && Catalog::open(library).is_err()
-            })
+        !matches!(Catalog::open(library), Err(Error::NoLibrary { .. }))
     }
 
     /// Makes the file, or finishes one whose creation was cut short. The caller holds the library's lock.
@@ -63,6 +59,9 @@ impl Catalog {
         let flags = OpenFlags::default() & !OpenFlags::SQLITE_OPEN_CREATE;
         let mut connection = catalog.connect(flags).map_err(catalog.error())?;
         migrate(&mut connection, &catalog.path)?;
+        if Space::all(&connection).map_err(catalog.error())?.is_empty() {
+            return Err(Error::NoLibrary { path: library.to_path_buf() });
+        }
         catalog.give_back(connection);
         Ok(catalog)
     }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use tintype_index::{Config, Index, Metric};
 
@@ -73,7 +74,17 @@ impl Engine {
     /// As [`Engine::open`] and [`Engine::create`].
     pub fn open_or_create(dir: impl AsRef<Path>, encoder: impl Into<Arc<dyn Encode>>) -> Result<Engine> {
         let (dir, encoder) = (dir.as_ref(), encoder.into());
-        if Catalog::exists(dir) { Self::open(dir, encoder) } else { Self::create(dir, encoder) }
+        // Another process may be making it at this moment, which takes milliseconds.
+        for _ in 0..100 {
+            if Catalog::exists(dir) {
+                return Self::open(dir, encoder);
+            }
+            match Self::create(dir, Arc::clone(&encoder)) {
+                Err(Error::Busy { .. } | Error::LibraryExists { .. }) => std::thread::sleep(Duration::from_millis(20)),
+                made => return made,
+            }
+        }
+        Self::create(dir, encoder)
     }
 
     fn assemble(dir: PathBuf, catalog: Catalog, encoder: Arc<dyn Encode>) -> Result<Engine> {

@@ -18,7 +18,9 @@ use super::Engine;
 use super::library::{Current, open_index};
 use crate::catalog::{Catalog, Hash, Key, Reader};
 use crate::image::DecodeOptions;
-use crate::ingest::{Candidate, Event, Feed, Pace, Progress, Skipped, Stages, Stopped, TICK, Watch, default_threads};
+use crate::ingest::{
+    Candidate, Event, Feed, Pace, Progress, Skipped, Stages, Stopped, TICK, Watch, commit_index, default_threads,
+};
 use crate::model::Encode;
 use crate::query::{Condition, Filter};
 use crate::{Error, Result};
@@ -52,7 +54,7 @@ impl<'a> Switch<'a> {
         Switch { engine, encoder, threads: default_threads(), watch: Watch::default() }
     }
 
-    /// Threads that decode, and as many that encode. One per core by default.
+    /// Threads that read and decode. One per core by default. Encoders have threads of their own.
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = threads.max(1);
         self
@@ -96,13 +98,14 @@ impl<'a> Switch<'a> {
         let mut report = SwitchReport::default();
         let todo = plan(&catalog.read()?, &index.reader()?, &mut vectors, &mut report)?;
         self.embed(todo, &mut vectors, &mut report)?;
-        vectors.commit()?;
+        if commit_index(&mut vectors, &mut self.watch, Progress::default())? {
+            return Err(Error::Cancelled);
+        }
         drop(vectors);
         writer.flip()?;
         let space = catalog.current()?;
         engine.set_current(Current { space, index, encoder: self.encoder });
         writer.sweep(engine.dir())?;
-        (self.watch.progress)(&Progress::default());
         Ok(report)
     }
 
@@ -152,7 +155,7 @@ impl<'a> Switch<'a> {
                 }
                 if ticked.elapsed() >= TICK {
                     if (watch.cancel)() {
-                        vectors.commit()?;
+                        commit_index(vectors, &mut Watch::hurried(), progress.clone())?;
                         return Err(Error::Cancelled);
                     }
                     progress.bytes = bytes.load(Ordering::Relaxed);
@@ -161,7 +164,9 @@ impl<'a> Switch<'a> {
                 }
                 if pace.is_due() {
                     let start = Instant::now();
-                    vectors.commit()?;
+                    if commit_index(vectors, watch, progress.clone())? {
+                        return Err(Error::Cancelled);
+                    }
                     pace.committed(start);
                 }
             }

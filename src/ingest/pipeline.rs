@@ -23,6 +23,9 @@ use crate::{Error, Result};
 /// Pictures per call of the encoder.
 const BATCH: usize = 32;
 
+/// Calls of the encoder at a time: encoders spread a batch over the cores themselves, and while one batch ends another begins.
+const ENCODERS: usize = 2;
+
 /// How long an encoder thread waits for a full batch. Where encoding is what takes the time, batches are full at once.
 const FILL: Duration = Duration::from_millis(100);
 
@@ -153,7 +156,7 @@ impl Stages<'_> {
                     }
                 });
             }
-            for _ in 0..self.threads {
+            for _ in 0..ENCODERS {
                 let (pictures, events) = (pictures.clone(), events_in.clone());
                 scope.spawn(move || self.encode(&pictures, &events));
             }
@@ -195,7 +198,7 @@ impl Stages<'_> {
         let decoded = catch_unwind(AssertUnwindSafe(|| -> Result<_> {
             let photo = Photo::decode(&data, &options)?;
             let pixels = preprocess.apply(&photo)?;
-            Ok((Format::Jpeg, photo.width(), photo.height(), pixels, Metadata::read(&data)))
+            Ok((photo.format(), photo.width(), photo.height(), pixels, Metadata::read(&data)))
         }));
         let crashed = |_| Error::BadImage { reason: "its decoder gave up".to_owned() };
         let (format, width, height, pixels, metadata) = decoded.map_err(crashed).flatten().map_err(fail)?;
@@ -205,7 +208,7 @@ impl Stages<'_> {
             mtime: file.mtime,
             path: file.path,
             hash: blake3::Hash::from(hash).to_hex().as_str().to_owned(),
-            format: format!("{format:?}").to_lowercase(),
+            format: format.name().to_owned(),
             width,
             height,
             taken: metadata.taken,
@@ -222,14 +225,17 @@ impl Stages<'_> {
         for _ in 0..ATTEMPTS {
             let mut handle = std::fs::File::open(path).map_err(Error::io(path))?;
             let before = handle.metadata().map_err(Error::io(path))?;
-            let mut data = Vec::with_capacity(1024);
-            Read::by_ref(&mut handle).take(1024 as u64).read_to_end(&mut data).map_err(Error::io(path))?;
-            match data.starts_with(b"\xFF\xD8\xFF").then_some(Format::Jpeg) {
+            let mut data = Vec::with_capacity(Format::SNIFF_LEN);
+            Read::by_ref(&mut handle).take(Format::SNIFF_LEN as u64).read_to_end(&mut data).map_err(Error::io(path))?;
+            match Format::sniff(&data) {
                 None if !claims_picture(path) => return Ok(None),
                 None => {
                     let reason =
                         if data.is_empty() { "the file is empty" } else { "named like one, but its content is none" };
                     return Err(Error::BadImage { reason: reason.to_owned() });
+                }
+                Some(format) if !format.is_supported() => {
+                    return Err(Error::UnsupportedImage { format: format.label() });
                 }
                 Some(_) => {}
             }

@@ -68,6 +68,8 @@ pub struct Progress {
     pub skipped: u64,
     /// Bytes of files read so far.
     pub bytes: u64,
+    /// While the index builds a graph over what it has: vectors in the graph, and how many there will be.
+    pub graph: Option<(u64, u64)>,
 }
 
 /// What an ingest writes to.
@@ -96,6 +98,13 @@ pub struct Ingest<'a> {
 pub(crate) struct Watch<'a> {
     pub(crate) progress: Box<dyn FnMut(&Progress) + 'a>,
     pub(crate) cancel: Box<dyn FnMut() -> bool + 'a>,
+}
+
+impl Watch<'_> {
+    /// Stops whatever can wait.
+    pub(crate) fn hurried() -> Self {
+        Watch { progress: Box::new(|_| {}), cancel: Box::new(|| true) }
+    }
 }
 
 impl Default for Watch<'_> {
@@ -148,7 +157,7 @@ impl<'a> Ingest<'a> {
         self
     }
 
-    /// Threads that decode, and as many that encode. One per core by default.
+    /// Threads that read and decode. One per core by default. Encoders have threads of their own.
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = threads.max(1);
         self
@@ -222,24 +231,21 @@ impl<'a> Ingest<'a> {
             Ok(Ingested::Walked(table)) => table,
             // What reached the sink is written down before the run ends.
             Ok(Ingested::Cancelled) => {
-                sink.commit()?;
-                return Err(Error::Cancelled);
+                return Err(sink.commit(&counters, &mut Watch::hurried()).err().unwrap_or(Error::Cancelled));
             }
             Err(error) => {
-                let _ = sink.commit();
+                let _ = sink.commit(&counters, &mut Watch::hurried());
                 return Err(error);
             }
         };
         // The catalog must know of moves before it is asked for what was not met.
-        sink.commit()?;
+        sink.commit(&counters, watch)?;
         let absent = Absent::of(table.unseen(catalog, &scope)?, &roots, &self.rules, sink.unreadable());
         absent.photos.into_iter().for_each(|key| sink.gone(key));
         absent.skipped.into_iter().for_each(|path| sink.forget(path));
         absent.doubtful.into_iter().for_each(|(path, error)| sink.skip(path, error));
         roots.all().for_each(|root| sink.indexed(root));
-        let (report, done) = sink.finish(&counters)?;
-        (self.watch.progress)(&counters.progress(&report, done));
-        Ok(report)
+        sink.finish(&counters, watch)
     }
 }
 
@@ -313,6 +319,7 @@ impl Counters {
             embedded: report.embedded,
             skipped: report.skipped.len() as u64,
             bytes: count(&self.bytes),
+            graph: None,
         }
     }
 

@@ -4,6 +4,7 @@
 //! returns and the next run removes. Removal goes the other way round: the record first, its vector with the next commit.
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::diff::Table;
 use super::pipeline::Event;
-use super::request::{Counters, Report, Skipped, Target, Walked, Watch};
+use super::request::{Counters, Progress, Report, Skipped, Target, Walked, Watch};
 use super::walk::File;
 use crate::catalog::{Catalog, Change, Hash, Key, Keys, Record, Writer};
 use crate::{Error, Result};
@@ -43,6 +44,30 @@ impl Pace {
     pub(crate) fn committed(&mut self, start: Instant) {
         self.interval = (start.elapsed() * 20).clamp(Self::LEAST, Self::MOST);
         self.last = Instant::now();
+    }
+}
+
+/// Commits an index; while it builds a graph, `watch` hears of that and may stop it. The commit stands either way. Returns
+/// whether it was told to stop.
+pub(crate) fn commit_index(
+    index: &mut tintype_index::Writer,
+    watch: &mut Watch<'_>,
+    mut progress: Progress,
+) -> Result<bool> {
+    let mut ticked = Instant::now();
+    let committed = index.commit_watched(&mut |done, all| {
+        if ticked.elapsed() < TICK {
+            return ControlFlow::Continue(());
+        }
+        ticked = Instant::now();
+        progress.graph = Some((done, all));
+        (watch.progress)(&progress);
+        if (watch.cancel)() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    match committed {
+        Ok(_) => Ok(false),
+        Err(tintype_index::Error::Cancelled) => Ok(true),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -158,7 +183,7 @@ impl<'a> Sink<'a> {
                 ticked = Instant::now();
             }
             if self.pace.is_due() {
-                self.commit()?;
+                self.commit(counters, watch)?;
             }
         }
         // Only a walk that was told to stop ends without saying so.
@@ -285,8 +310,13 @@ impl<'a> Sink<'a> {
     fn skipped(&mut self, file: File, hash: Option<Hash>, error: Error) {
         let reason = explain(&error);
         // What lies in the bytes stays as long as they do; a missing permission or a limit may be another tomorrow.
-        let lasting =
-            matches!(error, Error::BadImage { .. } | Error::UnsupportedImage { .. } | Error::StillUnreadable { .. });
+        let lasting = matches!(
+            error,
+            Error::BadImage { .. }
+                | Error::DamagedImage { .. }
+                | Error::UnsupportedImage { .. }
+                | Error::StillUnreadable { .. }
+        );
         if lasting {
             let File { path, size, mtime } = file.clone();
             self.changes.push(Change::Skip { path, size, mtime, reason: Some(reason.clone()) });
@@ -326,9 +356,12 @@ impl<'a> Sink<'a> {
     }
 
     /// Makes everything so far durable and searchable.
-    pub(super) fn commit(&mut self) -> Result<()> {
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`] if `watch` said so: everything is committed then, but for a graph that can wait.
+    pub(super) fn commit(&mut self, counters: &Counters, watch: &mut Watch<'_>) -> Result<()> {
         let start = Instant::now();
-        self.index.commit()?;
+        let stopped = commit_index(&mut self.index, watch, counters.progress(&self.report, self.done))?;
         if !self.changes.is_empty() {
             let dropped = self.catalog.apply(&self.changes, self.next_key)?;
             self.changes.clear();
@@ -340,17 +373,18 @@ impl<'a> Sink<'a> {
         self.moved.clear();
         self.reader = None;
         self.pace.committed(start);
-        Ok(())
+        if stopped { Err(Error::Cancelled) } else { Ok(()) }
     }
 
     /// Commits the rest, removals included.
-    pub(super) fn finish(mut self, counters: &Counters) -> Result<(Report, u64)> {
-        self.commit()?;
-        self.index.commit()?;
+    pub(super) fn finish(mut self, counters: &Counters, watch: &mut Watch<'_>) -> Result<Report> {
+        self.commit(counters, watch)?;
+        commit_index(&mut self.index, watch, counters.progress(&self.report, self.done))?;
+        (watch.progress)(&counters.progress(&self.report, self.done));
         let (unchanged, bytes) = counters.totals();
         self.report.unchanged += unchanged;
         self.report.bytes = bytes;
-        Ok((self.report, self.done))
+        Ok(self.report)
     }
 }
 
