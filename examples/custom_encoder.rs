@@ -7,6 +7,8 @@
 //! Anything that turns pictures and texts into vectors of one space can be plugged in. Here a vector counts how many pixels
 //! have each of 64 colours, and a word is the vector of that colour.
 
+#![allow(clippy::print_stdout, clippy::print_stderr)] // A program, and not the library.
+
 use std::process::ExitCode;
 
 use tintype::image::{Interpolation, Preprocess, ResizeMode};

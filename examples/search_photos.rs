@@ -6,6 +6,8 @@
 //!
 //! The first run describes every photo with a vector; later runs look only at what is new.
 
+#![allow(clippy::print_stdout, clippy::print_stderr)] // A program, and not the library.
+
 use std::process::ExitCode;
 
 use tintype::{Encoder, Engine};

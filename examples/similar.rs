@@ -6,6 +6,8 @@
 //!
 //! The number is the least cosine of a pair. Nothing is written but a library in the temporary directory.
 
+#![allow(clippy::print_stdout, clippy::print_stderr)] // A program, and not the library.
+
 use std::process::ExitCode;
 
 use tintype::{Encoder, Engine, Query};
