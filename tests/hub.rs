@@ -470,6 +470,7 @@ fn a_file_of_unknown_length_is_known_by_its_checksum() {
         true
     });
     let seen = survives(&hub);
+    assert!(seen.iter().map(|progress| progress.bytes).is_sorted());
     assert_eq!(seen.last().unwrap().total, None);
 }
 

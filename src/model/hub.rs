@@ -23,9 +23,10 @@ mod transport;
 pub use fetch::{Fetch, Progress, Stage, locate};
 pub use options::HubOptions;
 
-use super::encoder::{Encoder, EncoderOptions};
+use super::encoder::{EmbeddingSpace, Embeddings, Encode, Encoder, EncoderOptions, PixelBatch};
 use super::registry;
 use crate::Result;
+use crate::image::Preprocess;
 
 impl Encoder {
     /// Loads the known model called `name` (see [`registry`]), downloading it first if it is not on this machine: hundreds
@@ -48,6 +49,33 @@ impl Encoder {
         options: &EncoderOptions,
         progress: impl FnMut(&Progress),
     ) -> Result<Encoder> {
-        Encoder::load_with(Fetch::new(registry::find(name)?, hub).on_progress(progress).run()?, options)
+        let model = registry::find(name)?;
+        let encoder = Encoder::load_with(Fetch::new(model, hub).on_progress(progress).run()?, options)?;
+        let space = EmbeddingSpace { model: model.alias.to_owned(), ..encoder.space().clone() };
+        Ok(Encoder::new(Known { encoder, space }))
+    }
+}
+
+/// A known model under its alias; the directory that it was loaded from is named after a commit.
+struct Known {
+    encoder: Encoder,
+    space: EmbeddingSpace,
+}
+
+impl Encode for Known {
+    fn space(&self) -> &EmbeddingSpace {
+        &self.space
+    }
+
+    fn preprocess(&self) -> &Preprocess {
+        self.encoder.preprocess()
+    }
+
+    fn encode_images(&self, batch: &PixelBatch) -> Result<Embeddings> {
+        self.encoder.encode_images(batch)
+    }
+
+    fn encode_texts(&self, texts: &[&str]) -> Result<Embeddings> {
+        self.encoder.encode_texts(texts)
     }
 }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use tintype::model::{EncoderOptions, registry};
 use tintype::{Encode, Encoder, Engine, Error};
 
 use crate::args::Common;
@@ -86,8 +87,9 @@ pub(crate) fn load(choice: &str, talk: &Talk) -> anyhow::Result<Encoder> {
 }
 
 fn named(name: &str, talk: &Talk) -> anyhow::Result<Encoder> {
-    let model = tintype::model::registry::find(name)?;
-    Ok(Encoder::load(fetch(model, &hub()?, talk)?)?)
+    let (model, hub) = (registry::find(name)?, hub()?);
+    fetch(model, &hub, talk)?;
+    Ok(Encoder::named_with(model.alias, &hub, &EncoderOptions::default(), |_| {})?)
 }
 
 /// The model that the library answers with, as it was chosen: a name or a directory. None if there is no library.

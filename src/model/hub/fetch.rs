@@ -148,7 +148,8 @@ fn bring(source: &Source, files: &[Remote], options: &HubOptions, watch: &mut Wa
             downloads.get(remote, &repository, watch)?;
             repository.link(&remote.etag, commit, remote.file, options.symlinks)?;
         }
-        watch.finish(remote);
+        let file = repository.snapshot(commit).join(remote.file);
+        watch.finish(remote.file, std::fs::metadata(&file).map_err(Error::io(&file))?.len());
     }
     repository.set_commit(source.revision, commit)?;
     Ok(repository.snapshot(commit))
@@ -196,13 +197,13 @@ impl<'a> Watch<'a> {
         self.show(file, Stage::Downloading);
     }
 
-    /// The file is complete, downloaded or found.
-    fn finish(&mut self, remote: &Remote) {
-        self.finished += remote.size.unwrap_or(0);
-        if self.started != Some(remote.file) {
-            self.now.found += remote.size.unwrap_or(0);
+    /// The file is complete with `len` bytes, downloaded or found.
+    fn finish(&mut self, file: &'static str, len: u64) {
+        self.finished += len;
+        if self.started != Some(file) {
+            self.now.found += len;
         }
         self.now.bytes = self.finished;
-        self.show(remote.file, Stage::Downloading);
+        self.show(file, Stage::Downloading);
     }
 }
