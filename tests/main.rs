@@ -1,6 +1,8 @@
 //! Integration tests, one binary with a module per part.
 
 mod builtin;
+#[cfg(feature = "cli")]
+mod cli;
 mod colours;
 #[cfg(feature = "hub")]
 mod hub;
@@ -8,3 +10,4 @@ mod image;
 mod ingest;
 mod layering;
 mod query;
+mod search;

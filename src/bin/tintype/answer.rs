@@ -36,7 +36,7 @@ use crate::output::Talk;
 /// What was found.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    /// The query, as understood.
+    /// The query, as written.
     pub(crate) title: String,
     /// The model that answered.
     pub(crate) model: String,

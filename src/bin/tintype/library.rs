@@ -52,10 +52,14 @@ pub(crate) fn open(common: &Common, talk: &Talk) -> anyhow::Result<Option<Engine
     }
 }
 
-/// Opens the library, or makes it with the model of `--model` or the built-in one.
-pub(crate) fn open_or_create(common: &Common, talk: &Talk) -> anyhow::Result<Engine> {
+/// Opens the library, or makes it for the photos of `paths`, with the model of `--model` or the built-in one. Paths that are
+/// not there make no library.
+pub(crate) fn open_or_create(paths: &[PathBuf], common: &Common, talk: &Talk) -> anyhow::Result<Engine> {
     if let Some(engine) = open(common, talk)? {
         return Ok(engine);
+    }
+    if let Some(path) = paths.iter().find(|path| !path.exists()) {
+        anyhow::bail!("{}: not found", path.display());
     }
     let dir = directory(common)?;
     let choice = common.model.as_deref().unwrap_or(BUILTIN);

@@ -142,6 +142,11 @@ impl Talk {
     }
 }
 
+/// `1 photo`, `6 photos`.
+pub(crate) fn count(number: u64, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
 /// Text that is safe to show: control characters, which could move the cursor or worse, and marks that turn the reading
 /// direction are written as escapes. File names may hold any of them.
 pub(crate) fn printable(text: &str) -> String {
@@ -169,10 +174,8 @@ pub(crate) fn point_at(error: &tintype::Error, text: &str, talk: &Talk) {
 
 /// Tells an error in the words of a person, and says how the program ends.
 pub(crate) fn report(error: &anyhow::Error, talk: &Talk) -> Outcome {
-    let broken_pipe = |cause: &(dyn std::error::Error + 'static)| {
-        cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
-    };
-    if error.chain().any(broken_pipe) {
+    // Only our own writing fails without a word around it: the reader of the answer has seen enough.
+    if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
         return Outcome::Done;
     }
     if let Some(tintype::Error::Cancelled) = error.downcast_ref() {
@@ -187,7 +190,18 @@ pub(crate) fn report(error: &anyhow::Error, talk: &Talk) -> Outcome {
     }
     talk.line(format_args!("{} {text}", talk.palette.red("error:")));
     match error.downcast_ref() {
-        Some(tintype::Error::BadQuery { .. }) => Outcome::Usage,
+        Some(tintype::Error::BadQuery { .. } | tintype::Error::BadPattern { .. }) => Outcome::Usage,
         _ => Outcome::Partly,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::printable;
+
+    #[test]
+    fn names_cannot_drive_the_terminal() {
+        assert_eq!(printable("grün 写真.jpg"), "grün 写真.jpg");
+        assert_eq!(printable("a\nb\u{1b}[2J\u{202e}gpj"), "a\\nb\\u{1b}[2J\\u{202e}gpj");
     }
 }

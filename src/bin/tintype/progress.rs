@@ -67,7 +67,7 @@ impl<'a> Meter<'a> {
         let seconds = self.begun.elapsed().as_secs_f64().max(1e-3);
         let rate = since as f64 / seconds;
         let (done_text, total_text, rate_text) = match self.unit {
-            Unit::Photos => (done.to_string(), total.map(|total| total.to_string()), format!("{rate:.0} photos/s")),
+            Unit::Photos => (done.to_string(), total.map(|total| total.to_string()), photo_rate(rate)),
             Unit::Bytes => (
                 HumanBytes(done).to_string(),
                 total.map(|total| HumanBytes(total).to_string()),
@@ -102,4 +102,9 @@ fn style(unit: Unit, known: bool) -> ProgressStyle {
         (Unit::Bytes, false) => "{spinner:.cyan} {msg} {bytes} · {bytes_per_sec}",
     };
     ProgressStyle::with_template(template).expect("the templates above are well formed").progress_chars("━━─")
+}
+
+/// `83 photos/s`, `0.4 photos/s`.
+pub(crate) fn photo_rate(rate: f64) -> String {
+    if rate < 10.0 { format!("{rate:.1} photos/s") } else { format!("{rate:.0} photos/s") }
 }

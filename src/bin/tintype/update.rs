@@ -8,11 +8,25 @@ use tintype::{Engine, Error, Report, Skipped};
 use crate::args::WalkArgs;
 use crate::interrupt::Interrupt;
 use crate::library;
-use crate::output::{Outcome, Talk, printable};
-use crate::progress::{Meter, Unit};
+use crate::output::{Outcome, Talk, count, printable};
+use crate::progress::{Meter, Unit, photo_rate};
 
 /// So many unreadable files are listed on a terminal.
 const LISTED: usize = 10;
+
+/// The folders that the library knows and that are there now.
+pub(crate) fn known_folders(engine: &Engine, talk: &Talk) -> Result<Vec<PathBuf>, Error> {
+    let mut paths = Vec::new();
+    for root in engine.status()?.roots {
+        if root.path.exists() {
+            paths.push(root.path);
+        } else {
+            let folder = printable(&root.path.display().to_string());
+            talk.say(format_args!("{folder} is not there now; what the library knows of it stays as it is"));
+        }
+    }
+    Ok(paths)
+}
 
 /// Runs an ingest of `paths`.
 ///
@@ -44,7 +58,7 @@ pub(crate) fn update(
     match &result {
         Ok(report) => summary(engine, report, begun.elapsed(), talk),
         Err(Error::Cancelled) => {
-            talk.say(format_args!("stopped; {embedded} new photos are kept, the next run goes on from there"));
+            talk.say(format_args!("stopped; {} kept, the next run goes on from there", count(embedded, "new photo")));
         }
         Err(_) => {}
     }
@@ -64,7 +78,7 @@ fn summary(engine: &Engine, report: &Report, took: Duration, talk: &Talk) {
         return;
     }
     let rate = report.embedded as f64 / took.as_secs_f64().max(1e-3);
-    let speed = if report.embedded > 0 { format!(" ({rate:.0} photos/s)") } else { String::new() };
+    let speed = if report.embedded > 0 { format!(" ({})", photo_rate(rate)) } else { String::new() };
     talk.say(format_args!("photos: {} in {}{speed}", said.join(", "), duration(took)));
     if report.first && engine.encoder().space().model.starts_with(library::BUILTIN) {
         talk.say(talk.palette.dim(full_model()));
@@ -76,7 +90,6 @@ fn summary(engine: &Engine, report: &Report, took: Duration, talk: &Talk) {
 const BUILTIN_RECALL: u32 = 57;
 
 /// What a full CLIP would bring and cost; said once.
-#[cfg(feature = "hub")]
 fn full_model() -> String {
     let small = format!(
         "described by the small built-in model, which has the right photo among the first 10 of 1000 for {BUILTIN_RECALL} of 100 captions"
@@ -92,15 +105,6 @@ fn full_model() -> String {
         ),
         Err(_) => small,
     }
-}
-
-/// What a full CLIP would bring; said once.
-#[cfg(not(feature = "hub"))]
-fn full_model() -> String {
-    format!(
-        "described by the small built-in model, which has the right photo among the first 10 of 1000 for {BUILTIN_RECALL} of 100 \
-captions; a full CLIP does better: --model DIR"
-    )
 }
 
 /// Whether a file was found unreadable by this very run.

@@ -5,12 +5,12 @@ use std::fmt::Write;
 use rayon::prelude::*;
 use tintype::Hit;
 
-use super::thumbnail::{jpeg, thumbnail};
+use super::thumbnail::thumbnail;
 use super::{Answer, base64, file_url, short};
 
 /// Pixels of a thumbnail: twice what the page shows, for sharp screens.
 const WIDTH: u32 = 1200;
-const HEIGHT: u32 = 440;
+const HEIGHT: u32 = 480;
 
 /// The page. Thumbnails are made on all cores; a photo that cannot be read any more is a card without a picture.
 pub(super) fn page(answer: &Answer) -> String {
@@ -33,7 +33,7 @@ fn card(position: usize, hit: &Hit, scored: bool) -> String {
     let (width, height) = (hit.record.width.max(1), hit.record.height.max(1));
     // Rows of equal height are filled by letting each card grow in proportion to its shape; extremes are cropped.
     let shape = (f64::from(width) / f64::from(height)).clamp(0.5, 2.8);
-    let picture = match thumbnail(&hit.path, WIDTH, HEIGHT).and_then(|picture| jpeg(&picture, 82)) {
+    let picture = match thumbnail(&hit.path, WIDTH, HEIGHT).and_then(|picture| picture.to_jpeg(82)) {
         Ok(file) => format!("<img alt=\"\" src=\"data:image/jpeg;base64,{}\">", base64(&file)),
         Err(_) => "<span class=\"gone\">This photo cannot be read now.</span>".to_owned(),
     };

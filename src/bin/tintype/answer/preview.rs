@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 
 use anyhow::Context;
-use image::DynamicImage;
+use image::{DynamicImage, RgbImage};
 use rasteroid::term_misc::{EnvIdentifiers, Wininfo};
 use rasteroid::{Encoder, RasterEncoder};
 
@@ -32,6 +32,8 @@ pub(super) fn show(answer: &Answer, rows: u16, talk: &Talk) -> anyhow::Result<()
         table::write(&mut out, &one, talk.answer)?;
         match thumbnail::thumbnail(&hit.path, width.max(1), height.max(1)) {
             Ok(picture) => {
+                let picture = RgbImage::from_raw(picture.width, picture.height, picture.rgb)
+                    .context("a thumbnail of another size than it says")?;
                 // Into memory first: a picture reaches the terminal whole or not at all.
                 let mut drawn = Vec::new();
                 protocol

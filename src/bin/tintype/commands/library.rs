@@ -8,7 +8,7 @@ use tintype::{Engine, Error};
 
 use crate::args::{Common, RemoveArgs, StatusArgs};
 use crate::library;
-use crate::output::{Outcome, Talk, printable};
+use crate::output::{Outcome, Talk, count, printable};
 
 /// `tintype status --json`.
 #[derive(Serialize)]
@@ -86,8 +86,7 @@ pub(crate) fn remove(args: &RemoveArgs, common: &Common, talk: &Talk) -> anyhow:
         talk.line("the library knows no photos there");
         return Ok(Outcome::Partly);
     }
-    let photos = if forgotten == 1 { "1 photo".to_owned() } else { format!("{forgotten} photos") };
-    talk.say(format_args!("{photos} taken out of the library; the files are where they were"));
+    talk.say(format_args!("{} taken out of the library; the files are where they were", count(forgotten, "photo")));
     Ok(Outcome::Done)
 }
 

@@ -5,12 +5,12 @@ use std::time::Instant;
 
 use anyhow::Context;
 use tintype::query::Parser;
-use tintype::{Condition, Engine, Error, Query};
+use tintype::{Condition, Engine, Error, Part, Query, Term};
 
 use crate::answer::Answer;
 use crate::args::{Common, PageArgs, SearchArgs, SimilarArgs};
 use crate::interrupt::Interrupt;
-use crate::output::{Outcome, Talk};
+use crate::output::{Outcome, Talk, count};
 use crate::{answer, library, output, update};
 
 /// Finds photos, after a look for new ones.
@@ -31,12 +31,15 @@ pub(crate) fn search(args: &SearchArgs, common: &Common, talk: &Talk) -> anyhow:
             let hint = || format!("{}, and so does --in FOLDER", library::no_library(common));
             library::open(common, talk)?.with_context(hint)?
         } else {
-            library::open_or_create(common, talk)?
+            library::open_or_create(&args.within, common, talk)?
         };
         outcome = refresh(&engine, &scope(args, &query), args, talk)?;
         engine
     };
-    let found = find(&engine, query, &args.within, &args.page, talk)?;
+    if !matches!(query.parts.as_slice(), [] | [Part { term: Term::Text(_), .. }]) {
+        talk.say(talk.palette.dim(format_args!("looking for {}", output::printable(&query.to_string()))));
+    }
+    let found = find(&engine, query, text, &args.within, &args.page, talk)?;
     answer::give(&found, &args.output, talk)?;
     Ok(outcome)
 }
@@ -44,7 +47,8 @@ pub(crate) fn search(args: &SearchArgs, common: &Common, talk: &Talk) -> anyhow:
 /// Finds photos that look like a picture, in the library as it is.
 pub(crate) fn similar(args: &SimilarArgs, common: &Common, talk: &Talk) -> anyhow::Result<Outcome> {
     let engine = library::open_existing(common, talk)?;
-    let found = find(&engine, Query::image(&args.file), &args.within, &args.page, talk)?;
+    let title = format!("like {}", args.file.display());
+    let found = find(&engine, Query::image(&args.file), title, &args.within, &args.page, talk)?;
     answer::give(&found, &args.output, talk)?;
     Ok(Outcome::Done)
 }
@@ -86,14 +90,7 @@ fn scope(args: &SearchArgs, query: &Query) -> Vec<PathBuf> {
 fn refresh(engine: &Engine, scope: &[PathBuf], args: &SearchArgs, talk: &Talk) -> anyhow::Result<Outcome> {
     let mut paths = scope.to_vec();
     if paths.is_empty() {
-        for root in engine.status()?.roots {
-            if root.path.exists() {
-                paths.push(root.path);
-            } else {
-                let folder = root.path.display();
-                talk.say(format_args!("{folder} is not there now; its photos are answered from the library"));
-            }
-        }
+        paths = update::known_folders(engine, talk)?;
     }
     let interrupt = Interrupt::listen()?;
     let report = match update::update(engine, &paths, &args.walk, &interrupt, talk) {
@@ -109,19 +106,22 @@ fn refresh(engine: &Engine, scope: &[PathBuf], args: &SearchArgs, talk: &Talk) -
     };
     let known = report.skipped.iter().filter(|skipped| !update::is_news(skipped)).count();
     if known > 0 {
-        let files = if known == 1 { "1 file".to_owned() } else { format!("{known} files") };
-        talk.say(
-            talk.palette.dim(format_args!(
-                "{files} that could not be read before cannot be read now; `tintype index` lists them"
-            )),
-        );
+        let files = count(known as u64, "file");
+        let line = format!("{files} still cannot be read; `tintype index` says why");
+        talk.say(talk.palette.dim(line));
     }
     Ok(update::tell_skipped(report.skipped.iter().filter(|skipped| update::is_news(skipped)), args.walk.verbose, talk))
 }
 
-fn find(engine: &Engine, query: Query, within: &[PathBuf], page: &PageArgs, talk: &Talk) -> anyhow::Result<Answer> {
+fn find(
+    engine: &Engine,
+    query: Query,
+    title: String,
+    within: &[PathBuf],
+    page: &PageArgs,
+    talk: &Talk,
+) -> anyhow::Result<Answer> {
     let begun = Instant::now();
-    let title = query.to_string();
     let scored = !query.parts.is_empty();
     let mut search = engine.search(query).under(within).limit(page.limit).offset(page.offset);
     if let Some(score) = page.min_score {
@@ -129,7 +129,7 @@ fn find(engine: &Engine, query: Query, within: &[PathBuf], page: &PageArgs, talk
     }
     let hits = search.run()?;
     let model = engine.encoder().space().model.clone();
-    let photos = if hits.len() == 1 { "1 photo".to_owned() } else { format!("{} photos", hits.len()) };
+    let photos = count(hits.len() as u64, "photo");
     let by = if scored { format!("found by {model}") } else { "newest first".to_owned() };
     talk.say(talk.palette.dim(format_args!("{photos} {by} in {}", update::duration(begun.elapsed()))));
     Ok(Answer { title, model, scored, hits })
