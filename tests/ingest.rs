@@ -6,6 +6,7 @@ mod photos;
 mod switch;
 mod walk;
 
+use std::cell::Cell;
 use std::fs;
 use std::time::{Duration, SystemTime};
 
@@ -251,15 +252,12 @@ fn too_many_pixels_are_refused_until_allowed() {
 
 #[test]
 fn cancelled_runs_keep_what_they_did() {
-    let photos = Photos::slow(Duration::from_millis(5));
+    let photos = Photos::slow(Duration::from_millis(10));
     photos.write_many("a", 300);
     let engine = photos.engine();
-    let mut calls = 0;
-    let mut cancel = || {
-        calls += 1;
-        calls > 5
-    };
-    let error = engine.ingest([photos.dir()]).threads(1).cancel(&mut cancel).run().unwrap_err();
+    let embedded = Cell::new(0);
+    let request = engine.ingest([photos.dir()]).on_progress(|progress| embedded.set(progress.embedded));
+    let error = request.cancel(|| embedded.get() > 0).run().unwrap_err();
     assert!(matches!(error, Error::Cancelled));
     let done = engine.status().unwrap().photos;
     assert!(done > 0 && done < 300, "{done}");

@@ -117,7 +117,14 @@ impl NewFile for DiskFile {
     }
 }
 
-struct DiskLock(#[expect(dead_code, reason = "the lock lives as long as the open file")] fs::File);
+struct DiskLock(fs::File);
+
+impl Drop for DiskLock {
+    fn drop(&mut self) {
+        // Closing the file is not enough: a process that another thread has just forked holds it open too, until its `exec`.
+        let _ = self.0.unlock();
+    }
+}
 
 impl Lock for DiskLock {}
 

@@ -11,7 +11,7 @@ use crate::{Error, Result};
 /// which readers must never wait.
 #[derive(Debug)]
 pub(crate) struct WriteLock {
-    _file: File,
+    file: File,
 }
 
 impl WriteLock {
@@ -22,10 +22,17 @@ impl WriteLock {
         let path = library.join(Self::FILE);
         let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(Error::io(&path))?;
         match file.try_lock() {
-            Ok(()) => Ok(WriteLock { _file: file }),
+            Ok(()) => Ok(WriteLock { file }),
             Err(TryLockError::WouldBlock) => Err(Error::Busy { path: library.to_path_buf() }),
             Err(TryLockError::Error(source)) => Err(Error::Io { path, source }),
         }
+    }
+}
+
+impl Drop for WriteLock {
+    fn drop(&mut self) {
+        // Closing the file is not enough: a process that another thread has just forked holds it open too, until its `exec`.
+        let _ = self.file.unlock();
     }
 }
 
@@ -38,7 +45,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let lock = WriteLock::take(dir.path()).unwrap();
         assert!(matches!(WriteLock::take(dir.path()), Err(Error::Busy { .. })));
+        let held_elsewhere = lock.file.try_clone().unwrap();
         drop(lock);
         WriteLock::take(dir.path()).unwrap();
+        drop(held_elsewhere);
     }
 }

@@ -1,5 +1,6 @@
 //! From one model to another.
 
+use std::cell::Cell;
 use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,16 +50,12 @@ fn an_interrupted_switch_goes_on_where_it_was() {
     photos.write_many("a", 200);
     let engine = photos.engine();
     engine.ingest([photos.dir()]).run().unwrap();
-    let next = Arc::new(Colours::slow("next", Duration::from_millis(4)));
-    let mut calls = 0;
-    let mut cancel = || {
-        calls += 1;
-        calls > 4
-    };
+    let next = Arc::new(Colours::slow("next", Duration::from_millis(10)));
+    let embedded = Cell::new(0);
     let error = engine
         .switch(Arc::clone(&next) as Arc<dyn Encode>)
-        .threads(1)
-        .cancel(&mut cancel)
+        .on_progress(|progress| embedded.set(progress.embedded))
+        .cancel(|| embedded.get() > 0)
         .run()
         .map(|_| ())
         .unwrap_err();
