@@ -9,5 +9,6 @@ mod hub;
 mod image;
 mod ingest;
 mod layering;
+mod model;
 mod query;
 mod search;

@@ -11,6 +11,7 @@ mod aligned;
 mod attention;
 mod depthwise;
 mod linear;
+mod mapped;
 mod norm;
 mod simd;
 #[cfg(target_arch = "x86_64")]
@@ -20,5 +21,6 @@ pub(crate) use aligned::Aligned;
 pub(crate) use attention::attention;
 pub(crate) use depthwise::Depthwise;
 pub(crate) use linear::{Activation, Epilogue, Linear};
+pub(crate) use mapped::MappedFile;
 pub(crate) use norm::LayerNorm;
 pub use simd::Isa;

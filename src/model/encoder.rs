@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::dual::DualEncoder;
 use crate::Result;
 use crate::image::Preprocess;
 
@@ -182,8 +183,8 @@ impl Encoder {
     /// # Errors
     /// [`Error::BadModel`](crate::Error::BadModel) names a missing file, key or tensor;
     /// [`Error::UnsupportedModel`](crate::Error::UnsupportedModel) a key that would change the vectors and is not supported.
-    pub fn load_with(_dir: impl AsRef<Path>, _options: &EncoderOptions) -> Result<Encoder> {
-        todo!()
+    pub fn load_with(dir: impl AsRef<Path>, options: &EncoderOptions) -> Result<Encoder> {
+        Ok(Self::new(DualEncoder::load(dir.as_ref(), options)?))
     }
 
     /// The model that is compiled in.

@@ -1,1 +1,75 @@
-//! To be written.
+//! Checkpoints of other projects into the normal form. Family names occur here and nowhere else.
+//!
+//! An importer turns a directory into a [`ModelConfig`] and a table from our tensor names to the checkpoint's. It decides
+//! nothing about arithmetic: what it cannot express in the normal form, it refuses by key. The alternative, one tower per
+//! family, computes some checkpoints with the wrong activation or pooling and says nothing.
+
+mod hugging_face;
+mod json;
+mod open_clip;
+
+use std::path::Path;
+
+use self::json::{Object, bad};
+use super::config::{ModelConfig, TransformerConfig};
+use super::tokenizer::TokenizerConfig;
+use super::weights::Weights;
+use crate::image::Preprocess;
+use crate::{Error, Result};
+
+/// Channel means of the first CLIP models, the default of both dialects.
+const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
+/// Channel deviations of the first CLIP models.
+const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
+
+/// A model directory in the normal form.
+pub(crate) struct Import {
+    /// Shape of the towers.
+    pub(crate) config: ModelConfig,
+    /// Their weights, checked against it.
+    pub(crate) weights: Weights,
+    /// How texts become ids.
+    pub(crate) tokenizer: TokenizerConfig,
+}
+
+/// Reads a model directory. open_clip's configuration wins where both are present, as the more explicit of the two.
+pub(crate) fn import(dir: &Path) -> Result<Import> {
+    if !dir.is_dir() {
+        let found = std::fs::metadata(dir).map_err(Error::io(dir))?;
+        let kind = if found.is_file() { "a file" } else { "no directory" };
+        return Err(bad(dir, format!("{kind}, expected a model directory")));
+    }
+    let import = if dir.join(open_clip::CONFIG).is_file() {
+        open_clip::import(dir)?
+    } else if dir.join(hugging_face::CONFIG).is_file() {
+        hugging_face::import(dir)?
+    } else {
+        let reason = format!("no model directory: neither {} nor {} is there", open_clip::CONFIG, hugging_face::CONFIG);
+        return Err(bad(dir, reason));
+    };
+    let Preprocess { mean, std, .. } = import.config.preprocess;
+    if mean.iter().any(|m| !m.is_finite()) || std.iter().any(|s| !s.is_normal()) {
+        return Err(bad(
+            dir,
+            format!("pictures cannot be normalised with the mean {mean:?} and the deviation {std:?}"),
+        ));
+    }
+    Ok(import)
+}
+
+/// Refuses shapes that no attention can have.
+fn check_transformer(cfg: &Object, config: &TransformerConfig) -> Result<()> {
+    const MAX_LAYERS: usize = 1024;
+    const MAX_HIDDEN: usize = 1 << 24;
+    let TransformerConfig { width, layers, heads, hidden, norm_eps, .. } = *config;
+    if heads == 0 || !width.is_multiple_of(heads) {
+        let reason = format!("{} = {width} does not divide into {heads} attention heads", cfg.dotted("width"));
+        return Err(bad(&cfg.file(), reason));
+    }
+    if layers > MAX_LAYERS || !(1..=MAX_HIDDEN).contains(&hidden) || !(norm_eps.is_finite() && norm_eps > 0.0) {
+        let reason =
+            format!("no transformer has {layers} layers, {hidden} hidden numbers and an epsilon of {norm_eps}");
+        return Err(bad(&cfg.file(), reason));
+    }
+    Ok(())
+}

@@ -1,0 +1,325 @@
+//! open_clip directories: `open_clip_config.json` beside one weight file.
+//!
+//! Defaults and meanings are those of open_clip's `CLIPVisionCfg`, `CLIPTextCfg` and `PreprocessCfg`. Only the native vision
+//! transformer with the native text transformer is read here; every other tower is refused by the key that asks for it.
+
+use std::path::{Path, PathBuf};
+
+use super::json::{self, Object, bad};
+use super::{CLIP_MEAN, CLIP_STD, Import, check_transformer};
+use crate::image::{Interpolation, Preprocess, ResizeMode};
+use crate::model::config::{
+    Activation, ImagePool, ModelConfig, Projection, TextConfig, TextPool, TransformerConfig, VisionConfig,
+};
+use crate::model::tokenizer::{Clean, TokenizerConfig, TokenizerKind};
+use crate::model::weights::{Checkpoint, Origin, Weights};
+use crate::{Error, Result};
+
+/// The file that marks such a directory.
+pub(super) const CONFIG: &str = "open_clip_config.json";
+
+/// Weight files in the order in which open_clip looks for them.
+const WEIGHTS: [&str; 8] = [
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+    "open_clip_pytorch_model.pth",
+    "model.safetensors",
+    "pytorch_model.bin",
+    "pytorch_model.pth",
+    "model.pth",
+];
+
+/// Keys of attention variants that need other blocks.
+const BLOCK_VARIANTS: [&str; 6] =
+    ["qk_norm", "scaled_cosine_attn", "scale_heads", "scale_attn_inner", "scale_attn", "scale_fc"];
+
+/// Ids of CLIP's own vocabulary, the one that open_clip carries inside.
+const CLIP_VOCABULARY: usize = 49_408;
+
+/// Reads the directory.
+pub(super) fn import(dir: &Path) -> Result<Import> {
+    let path = dir.join(CONFIG);
+    let value = json::read(&path)?;
+    let root = Object::root(&path, &value)?;
+    let model = root.required("model_cfg")?;
+    let (config, tokenizer) = read_model(&model, dir, root.object("preprocess_cfg")?)?;
+    model.finish()?;
+
+    let checkpoint = Checkpoint::open(&[weight_file(dir)?])?;
+    // Towers wrapped as `text.` and towers at the root are the same weights; which one it is, the checkpoint says.
+    let wrapped =
+        checkpoint.contains("text.positional_embedding") || checkpoint.contains("text.token_embedding.weight");
+    let projection_name = config.text.projection;
+    let weights =
+        Weights::new(checkpoint, &config.tensors(), |name| origin(name, wrapped, projection_name), is_not_a_weight)?;
+    Ok(Import { config, weights, tokenizer })
+}
+
+/// The weight file: the best known name, else the first by name, safetensors first.
+fn weight_file(dir: &Path) -> Result<PathBuf> {
+    if let Some(name) = WEIGHTS.iter().find(|name| dir.join(name).is_file()) {
+        return Ok(dir.join(name));
+    }
+    let mut others: Vec<PathBuf> = std::fs::read_dir(dir)
+        .map_err(Error::io(dir))?
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .filter(|path| path.extension().is_some_and(|e| e == "safetensors" || e == "bin" || e == "pth" || e == "pt"))
+        .collect();
+    others.sort_by_key(|path| (path.extension().is_none_or(|e| e != "safetensors"), path.clone()));
+    others.into_iter().next().ok_or_else(|| {
+        bad(dir, format!("no weight file; expected {} or another .safetensors, .bin or .pth file", WEIGHTS[0]))
+    })
+}
+
+fn read_model(model: &Object, dir: &Path, preprocess: Option<Object>) -> Result<(ModelConfig, TokenizerConfig)> {
+    let dim = model.count("embed_dim")?.ok_or_else(|| bad(&model.file(), "the key model_cfg.embed_dim is missing"))?;
+    let quick_gelu = model.flag("quick_gelu")?.unwrap_or(false);
+    model.refuse(&["multimodal_cfg", "audio_cfg"])?;
+    // They scale or shift the similarity, not the vectors; or say in which class of open_clip the towers sit.
+    model.harmless(&["custom_text", "init_logit_scale", "init_logit_bias", "nonscalar_logit_scale", "output_dict"]);
+
+    let vision_cfg = model.required("vision_cfg")?;
+    let vision = read_vision(&vision_cfg, quick_gelu)?;
+    vision_cfg.finish()?;
+    let text_cfg = model.required("text_cfg")?;
+    let (text, tokenizer) = read_text(&text_cfg, quick_gelu, dir)?;
+    text_cfg.finish()?;
+    if text.projection == Projection::None && text.transformer.width != dim {
+        return Err(text_cfg_mismatch(model, text.transformer.width, dim));
+    }
+    let preprocess = read_preprocess(preprocess, vision.image)?;
+    Ok((ModelConfig { dim, vision, text, preprocess }, tokenizer))
+}
+
+fn text_cfg_mismatch(model: &Object, width: usize, dim: usize) -> Error {
+    let reason = format!("model_cfg.text_cfg has no projection, so its width of {width} should be embed_dim = {dim}");
+    bad(&model.file(), reason)
+}
+
+fn read_vision(cfg: &Object, quick_gelu: bool) -> Result<VisionConfig> {
+    cfg.refuse(&["timm_model_name", "attentional_pool", "ls_init_value"])?;
+    refuse_block_variants(cfg)?;
+    cfg.harmless(&["patch_dropout", "output_tokens", "attn_pooler_queries", "attn_pooler_heads", "image_seq_len"]);
+    cfg.harmless(&["timm_model_pretrained", "timm_pool", "timm_proj", "timm_proj_bias", "timm_drop", "timm_drop_path"]);
+    if cfg.get("layers").is_some_and(serde_json::Value::is_array) {
+        return Err(cfg.unsupported("layers"));
+    }
+    // Both kinds are stored in the checkpoint; the key says only how they were made.
+    if !matches!(cfg.text("pos_embed_type")?, None | Some("learnable" | "sin_cos_2d")) {
+        return Err(cfg.unsupported("pos_embed_type"));
+    }
+    let width = cfg.count("width")?.unwrap_or(768);
+    let head_width = cfg.count("head_width")?.unwrap_or(64);
+    let transformer = TransformerConfig {
+        width,
+        layers: cfg.count("layers")?.unwrap_or(12),
+        heads: width / head_width,
+        hidden: hidden(cfg, width)?,
+        activation: activation(cfg, quick_gelu)?,
+        norm_eps: norm_eps(cfg)?,
+    };
+    check_transformer(cfg, &transformer)?;
+    let image = cfg.pair("image_size")?.unwrap_or((224, 224));
+    let patch = cfg.pair("patch_size")?.unwrap_or((16, 16));
+    if patch.0 > image.0 || patch.1 > image.1 {
+        return Err(bad(&cfg.file(), format!("{} is larger than the picture", cfg.dotted("patch_size"))));
+    }
+    let pool = match cfg.text("pool_type")? {
+        None | Some("tok") => ImagePool::Token,
+        Some("avg") => ImagePool::Average,
+        Some(_) => return Err(cfg.unsupported("pool_type")),
+    };
+    Ok(VisionConfig {
+        transformer,
+        image,
+        patch,
+        norm_pre: !cfg.flag("no_ln_pre")?.unwrap_or(false),
+        pool,
+        norm_after_pool: cfg.flag("final_ln_after_pool")?.unwrap_or(false),
+    })
+}
+
+fn read_text(cfg: &Object, quick_gelu: bool, dir: &Path) -> Result<(TextConfig, TokenizerConfig)> {
+    cfg.refuse(&["hf_model_name", "embed_cls", "ls_init_value", "final_ln_after_pool", "tokenizer_mode"])?;
+    refuse_block_variants(cfg)?;
+    cfg.harmless(&["hf_model_pretrained", "hf_proj_type", "hf_pooler_type", "output_tokens"]);
+    // Read by open_clip for a class token or a padding mask only, which are refused.
+    cfg.harmless(&["pad_id"]);
+    let width = cfg.count("width")?.unwrap_or(512);
+    let transformer = TransformerConfig {
+        width,
+        layers: cfg.count("layers")?.unwrap_or(12),
+        heads: cfg.count("heads")?.unwrap_or(8),
+        hidden: hidden(cfg, width)?,
+        activation: activation(cfg, quick_gelu)?,
+        norm_eps: norm_eps(cfg)?,
+    };
+    check_transformer(cfg, &transformer)?;
+    let eos = cfg.id("eos_id")?.unwrap_or(2);
+    let pool = match cfg.text("pool_type")? {
+        None | Some("argmax") => TextPool::Largest,
+        Some("first") => TextPool::First,
+        Some("last") => TextPool::Last,
+        Some("eos") => TextPool::Token(eos),
+        Some(_) => return Err(cfg.unsupported("pool_type")),
+    };
+    let biased = cfg.flag("proj_bias")?.unwrap_or(false);
+    let projection = match cfg.text("proj_type")? {
+        None | Some("linear") if biased => Projection::Biased,
+        None | Some("linear") => Projection::Matrix,
+        Some("none") => Projection::None,
+        Some(_) => return Err(cfg.unsupported("proj_type")),
+    };
+    let context = cfg.count("context_length")?.unwrap_or(77);
+    let vocabulary = cfg.count("vocab_size")?.unwrap_or(CLIP_VOCABULARY);
+    let causal = !cfg.flag("no_causal_mask")?.unwrap_or(false);
+    let kind = tokenizer_kind(cfg, vocabulary)?;
+    let tokenizer = TokenizerConfig { dir: dir.to_path_buf(), context, vocabulary, kind };
+    Ok((TextConfig { transformer, context, vocabulary, causal, pool, projection }, tokenizer))
+}
+
+/// open_clip tokenizes with the vocabulary that it carries inside, whatever lies in the directory, unless the configuration
+/// names another; a directory with a vocabulary of another size can only mean its own files.
+fn tokenizer_kind(cfg: &Object, vocabulary: usize) -> Result<TokenizerKind> {
+    let named = cfg.text("hf_tokenizer_name")?.is_some_and(|name| !name.is_empty());
+    let mut clean = if named { Clean::Whitespace } else { Clean::Lower };
+    let mut strip_separator = false;
+    if let Some(kwargs) = cfg.object("tokenizer_kwargs")? {
+        clean = match kwargs.text("clean")? {
+            None => clean,
+            Some("whitespace") => Clean::Whitespace,
+            Some("lower") => Clean::Lower,
+            Some("canonicalize") => Clean::Canonical,
+            Some(_) => return Err(kwargs.unsupported("clean")),
+        };
+        if named {
+            strip_separator = kwargs.flag("strip_sep_token")?.unwrap_or(false);
+        }
+        kwargs.finish()?;
+    }
+    Ok(if named {
+        TokenizerKind::File { clean, strip_separator, pad_to_context: true }
+    } else if vocabulary == CLIP_VOCABULARY {
+        TokenizerKind::Clip { clean }
+    } else {
+        TokenizerKind::ClipFiles { clean }
+    })
+}
+
+fn refuse_block_variants(cfg: &Object) -> Result<()> {
+    cfg.refuse(&BLOCK_VARIANTS)?;
+    match cfg.text("block_type")? {
+        None | Some("default") => Ok(()),
+        Some(_) => Err(cfg.unsupported("block_type")),
+    }
+}
+
+/// Python's `int(width * mlp_ratio)`.
+fn hidden(cfg: &Object, width: usize) -> Result<usize> {
+    Ok((width as f64 * cfg.number("mlp_ratio")?.unwrap_or(4.0)) as usize)
+}
+
+fn activation(cfg: &Object, quick_gelu: bool) -> Result<Activation> {
+    let Some(kwargs) = cfg.object("act_kwargs")? else {
+        return Ok(if quick_gelu { Activation::QuickGelu } else { Activation::Gelu });
+    };
+    let activation = match kwargs.text("approximate")? {
+        None | Some("none") => Activation::Gelu,
+        Some("tanh") => Activation::GeluTanh,
+        Some(_) => return Err(kwargs.unsupported("approximate")),
+    };
+    if quick_gelu {
+        return Err(cfg.unsupported("act_kwargs"));
+    }
+    kwargs.finish()?;
+    Ok(activation)
+}
+
+fn norm_eps(cfg: &Object) -> Result<f64> {
+    let Some(kwargs) = cfg.object("norm_kwargs")? else { return Ok(1e-5) };
+    let eps = kwargs.number("eps")?.unwrap_or(1e-5);
+    kwargs.finish()?;
+    Ok(eps)
+}
+
+/// Unknown keys are none of the transform's, and published configurations hold some (a repository name, for one).
+fn read_preprocess(cfg: Option<Object>, size: (usize, usize)) -> Result<Preprocess> {
+    let mut preprocess = Preprocess {
+        size,
+        mean: CLIP_MEAN,
+        std: CLIP_STD,
+        interpolation: Interpolation::Bicubic,
+        resize_mode: ResizeMode::Shortest,
+        fill: 0,
+        rgb_first: false,
+    };
+    let Some(cfg) = cfg else { return Ok(preprocess) };
+    if !matches!(cfg.text("mode")?, None | Some("RGB")) {
+        return Err(cfg.unsupported("mode"));
+    }
+    preprocess.mean = cfg.channels("mean")?.unwrap_or(preprocess.mean);
+    preprocess.std = cfg.channels("std")?.unwrap_or(preprocess.std);
+    preprocess.interpolation = match cfg.text("interpolation")? {
+        None | Some("bicubic" | "random" | "") => Interpolation::Bicubic,
+        Some("bilinear") => Interpolation::Bilinear,
+        Some(_) => return Err(cfg.unsupported("interpolation")),
+    };
+    preprocess.resize_mode = match cfg.text("resize_mode")? {
+        None | Some("shortest" | "") => ResizeMode::Shortest,
+        Some("longest") => ResizeMode::Longest,
+        Some("squash") => ResizeMode::Squash,
+        Some(_) => return Err(cfg.unsupported("resize_mode")),
+    };
+    if let Some(fill) = cfg.number("fill_color")? {
+        let fits = fill.fract() == 0.0 && (0.0..=255.0).contains(&fill);
+        preprocess.fill = if fits { fill as u8 } else { return Err(cfg.unsupported("fill_color")) };
+    }
+    // The towers take pictures of `image_size` whatever `size` says, and so does open_clip.
+    if size.0 != size.1 && preprocess.resize_mode == ResizeMode::Shortest {
+        preprocess.interpolation = Interpolation::Bicubic;
+    }
+    Ok(preprocess)
+}
+
+/// Where the normal form's tensor `name` stands in a checkpoint.
+fn origin(name: &str, wrapped: bool, projection: Projection) -> Origin {
+    let (tower, rest) = name.split_once('.').unwrap_or((name, ""));
+    let image = tower == "image";
+    let prefix = match (image, wrapped) {
+        (true, _) => "visual.",
+        (false, true) => "text.",
+        (false, false) => "",
+    };
+    let full = |rest: &str| format!("{prefix}{rest}");
+    match rest {
+        "patch.weight" => Origin::Same(full("conv1.weight")),
+        "class" => Origin::Same(full("class_embedding")),
+        "token" => Origin::Same(full("token_embedding.weight")),
+        "position" => Origin::Same(full("positional_embedding")),
+        // Matrices of the input's side, applied from the right.
+        "projection.weight" if image => Origin::Transposed(full("proj")),
+        "projection.weight" if projection == Projection::Matrix => Origin::Transposed(full("text_projection")),
+        _ => {
+            let rest = rest
+                .replace("blocks.", "transformer.resblocks.")
+                .replace("norm_pre", "ln_pre")
+                .replace("norm_post", if image { "ln_post" } else { "ln_final" })
+                .replace("norm_1", "ln_1")
+                .replace("norm_2", "ln_2")
+                .replace("attention.qkv.", "attn.in_proj_")
+                .replace("attention.out", "attn.out_proj")
+                .replace("mlp.up", "mlp.c_fc")
+                .replace("mlp.down", "mlp.c_proj")
+                .replace("projection.", "text_projection.");
+            Origin::Same(full(&rest))
+        }
+    }
+}
+
+/// Entries of a checkpoint that the towers do not consist of: the loss's scale and bias, masks and notes that are computed.
+fn is_not_a_weight(name: &str) -> bool {
+    matches!(name, "logit_scale" | "logit_bias" | "attn_mask" | "text.attn_mask")
+        || matches!(name, "input_resolution" | "context_length" | "vocab_size")
+        || name.ends_with(".position_ids")
+}
