@@ -12,6 +12,7 @@ use rayon::prelude::*;
 use crate::encoding::Encoding;
 use crate::error::{Error, Result};
 use crate::format::{LEVELS, UPPER_LINKS};
+use crate::graft::{Graft, Scion};
 use crate::graph::{Ground, Level, Scratch, beam, greedy};
 use crate::kernel::{CodeQuery, Kernels, Line, prefetch};
 use crate::vectors::{NONE, Records, Shape, write_links, write_twin};
@@ -20,6 +21,10 @@ use crate::vectors::{NONE, Records, Shape, write_links, write_twin};
 const SPARSITY: u32 = 16;
 /// No level is made with fewer nodes.
 const LEAST: usize = 8;
+/// Width of the search for new neighbours of a node that lost some.
+const MENDING: usize = 64;
+/// How much nearer to a kept link than to the node a candidate must be to be left out, in distance (squared, for L2).
+const SLACK: f32 = 1.1;
 /// Largest batch.
 const BATCH: usize = 2000;
 
@@ -140,36 +145,101 @@ impl<'a> Graph<'a> {
         Graph { kernels, encoding, ef, records, uppers: Vec::new() }
     }
 
-    /// Builds the graph over all records.
-    pub(crate) fn build(&mut self, watch: Watch<'_>) -> Result<()> {
+    /// Builds the graph over all records, on top of what is taken over.
+    pub(crate) fn build(&mut self, graft: Option<Graft>, watch: Watch<'_>) -> Result<()> {
         let nodes = self.join_twins();
-        let mut below: Vec<u32> = nodes.clone();
-        let mut sets = Vec::new();
+        let mut grafted = graft.map_or_else(Vec::new, |graft| graft.levels);
+        let ground = grafted.pop().unwrap_or_default();
+        // Bottom up: who was high stays as high, new rows draw their height.
+        let mut sets: Vec<Vec<u32>> = Vec::new();
+        let first_new = ground.iter().map(|scion| scion.row + 1).max().unwrap_or(0);
         for level in 1..=LEVELS {
-            let set: Vec<u32> = below.iter().copied().filter(|&row| height(row) >= level).collect();
+            let old = grafted.len().checked_sub(level).map_or(&[][..], |at| &grafted[at][..]);
+            let old = old.iter().map(|scion| scion.row).filter(|row| nodes.binary_search(row).is_ok());
+            let new = nodes.iter().copied().filter(|&row| row >= first_new && height(row) >= level);
+            let mut set: Vec<u32> = old.chain(new).collect();
+            set.sort_unstable();
+            set.dedup();
             if set.len() < LEAST {
                 break;
             }
-            below.clone_from(&set);
             sets.push(set);
         }
         sets.reverse();
         for at in 0..sets.len() {
             let rows = sets[at].clone();
-            let down = match sets.get(at + 1) {
-                Some(next) => rows.iter().map(|r| next.binary_search(r).expect("levels are nested") as u32).collect(),
-                None => rows.clone(),
-            };
+            let below = sets.get(at + 1);
+            let place = |row: &u32| below.map_or(Some(*row), |b| b.binary_search(row).ok().map(|p| p as u32));
+            let down = rows.iter().map(|row| place(row).unwrap_or(0)).collect();
             let links = vec![NONE; rows.len() * UPPER_LINKS];
             self.uppers.push(Upper { rows, down, links });
         }
+        let missing = grafted.len().saturating_sub(self.uppers.len());
+        let mut grafted = grafted.into_iter().skip(missing);
         let total = nodes.len() as u64;
+        let new_levels = self.uppers.len() - grafted.len();
         for at in 0..self.uppers.len() {
-            let places: Vec<u32> = (0..self.uppers[at].rows.len() as u32).collect();
-            self.insert(At::Upper(at), places, self.ef.min(100), watch, total)?;
+            let scions = if at < new_levels { Vec::new() } else { grafted.next().unwrap_or_default() };
+            let standing = self.take_over(At::Upper(at), scions)?;
+            let places = (0..self.uppers[at].rows.len() as u32).collect();
+            self.insert(At::Upper(at), places, standing, self.ef.min(100), (watch, total))?;
         }
-        self.insert(At::Ground, nodes, self.ef, watch, total)?;
+        let standing = self.take_over(At::Ground, ground)?;
+        self.insert(At::Ground, nodes, standing, self.ef, (watch, total))?;
         self.reach_all()
+    }
+
+    /// Sets the links of nodes that are taken over, and inserts those anew that lost some; returns which places stand then.
+    fn take_over(&mut self, at: At, scions: Vec<Scion>) -> Result<Vec<bool>> {
+        let records = self.records.records();
+        let mut hangs = vec![false; records.count as usize];
+        (0..records.count).filter_map(|row| records.twin(row)).for_each(|twin| hangs[twin as usize] = true);
+        let place = |row: u32| match at {
+            At::Upper(level) => self.uppers[level].rows.binary_search(&row).ok().map(|place| place as u32),
+            At::Ground => Some(row).filter(|&row| !hangs[row as usize]),
+        };
+        let mut standing = vec![false; self.size(at)];
+        for scion in &scions {
+            if let Some(place) = place(scion.row) {
+                standing[place as usize] = true;
+            }
+        }
+        let graph = &*self;
+        let mut mended: Vec<u32> = scions.iter().filter(|s| s.mended).filter_map(|s| place(s.row)).collect();
+        let linked: Vec<(u32, Vec<u32>)> = scions
+            .into_par_iter()
+            .with_min_len(32)
+            .filter_map(|scion| {
+                let own = place(scion.row)?;
+                let stands = |&place: &u32| place != own && standing[place as usize];
+                let mut links: Vec<u32> = scion.links.iter().filter_map(|&row| place(row)).filter(stands).collect();
+                if scion.mended || links.len() > graph.room(at) {
+                    let mut scored = Vec::new();
+                    graph.rank(at, own, &links, &mut CodeQuery::default(), &mut Vec::new(), &mut scored);
+                    graph.select(at, own, &scored, &mut links);
+                }
+                Some((own, links))
+            })
+            .collect();
+        for (place, links) in linked {
+            self.set_links(at, place, &links);
+        }
+        // The neighbours of removed neighbours keep the graph together, but they are not all that should stand in their place:
+        // with a third removed, recall fell by 4 points until mended nodes were searched for again. A narrow search is enough.
+        if let Some(start) = standing.iter().position(|&stands| stands) {
+            mended.sort_by_cached_key(|&place| mix(self.row_at(at, place)));
+            for batch in mended.chunks(BATCH) {
+                self.insert_batch(at, batch, self.ef.min(MENDING), &standing, start as u32)?;
+            }
+        }
+        Ok(standing)
+    }
+
+    fn size(&self, at: At) -> usize {
+        match at {
+            At::Upper(level) => self.uppers[level].rows.len(),
+            At::Ground => self.records.count as usize,
+        }
     }
 
     /// Chains rows with equal codes and returns those that stand in the graph: duplicates (bursts, video frames) would fill each
@@ -261,7 +331,9 @@ impl<'a> Graph<'a> {
         }
     }
 
-    /// Keeps, best first, each candidate that is nearer to the node than to any that is kept (the paper's heuristic).
+    /// Keeps, best first, each candidate that is nearer to the node than to any that is kept, with some slack (the heuristic of the
+    /// paper, with the slack of Vamana, Subramanya et al. 2019: links that are a little redundant shorten the way of queries that
+    /// lie off the data).
     fn select(&self, at: At, node: u32, candidates: &[(f32, u32)], into: &mut Vec<u32>) {
         into.clear();
         for &(score, place) in candidates {
@@ -272,7 +344,12 @@ impl<'a> Graph<'a> {
                 continue;
             }
             let row = self.row_at(at, place);
-            if into.iter().all(|&kept| kept != place && self.pair(row, self.row_at(at, kept)) <= score) {
+            let most = self.encoding.distance(score).map_or(score, |d| 1.0 - d / SLACK);
+            let hidden = |&kept: &u32| {
+                let pair = self.pair(row, self.row_at(at, kept));
+                kept == place || self.encoding.distance(pair).map_or(pair, |d| 1.0 - d) > most
+            };
+            if !into.iter().any(hidden) {
                 into.push(place);
             }
         }
@@ -312,34 +389,48 @@ impl<'a> Graph<'a> {
         self.find(At::Ground, query, ef, &|_| true, 0, scratch)
     }
 
-    /// Inserts places into a level, in batches.
-    fn insert(&mut self, at: At, mut order: Vec<u32>, ef: usize, watch: Watch<'_>, total: u64) -> Result<()> {
-        if order.is_empty() {
-            return Ok(());
-        }
+    /// Inserts the places that do not stand yet into a level, in batches.
+    fn insert(
+        &mut self,
+        at: At,
+        places: Vec<u32>,
+        mut standing: Vec<bool>,
+        ef: usize,
+        (watch, total): (Watch<'_>, u64),
+    ) -> Result<()> {
+        let Some(&first) = places.first() else { return Ok(()) };
+        let (old, mut order): (Vec<u32>, Vec<u32>) = places.into_iter().partition(|&place| standing[place as usize]);
         // A fixed shuffle, so that a sorted input does not make a bad graph; nodes of upper levels first, so that descents land on
-        // nodes that stand. The first of all is the entry, which for the top level must be place 0.
-        let top = matches!(at, At::Upper(0));
-        order.sort_by_key(|&place| {
-            let row = self.row_at(at, place);
-            let high = matches!(at, At::Ground) && height(row) >= 1 && !self.uppers.is_empty();
-            (!(top && place == 0), !high, mix(row ^ 0x5555_5555))
-        });
-        let size = match at {
-            At::Upper(level) => self.uppers[level].rows.len(),
-            At::Ground => self.records.count as usize,
+        // nodes that stand. The entry of the top level is place 0, so that one comes first of all.
+        let above: &[u32] = match at {
+            At::Ground => self.uppers.last().map_or(&[], |upper| &upper.rows),
+            At::Upper(level) => level.checked_sub(1).map_or(&[], |higher| &self.uppers[higher].rows),
         };
-        let start = order[0];
-        let mut standing = vec![false; size];
-        standing[start as usize] = true;
-        let mut done = 1;
-        while done < order.len() {
-            let batch = &order[done..done + (done / 50).clamp(1, BATCH).min(order.len() - done)];
+        order.sort_by_cached_key(|&place| {
+            let low = above.binary_search(&self.row_at(at, place)).is_err();
+            (place != first || !above.is_empty(), low, mix(self.row_at(at, place) ^ 0x5555_5555))
+        });
+        let start = *old.first().or(order.first()).unwrap_or(&first);
+        let mut done = old.len();
+        let mut left = &order[..];
+        if done == 0 {
+            standing[start as usize] = true;
+            left = &order[1..];
+            done = 1;
+        }
+        let mut told = 0;
+        while !left.is_empty() {
+            let (batch, later) = left.split_at((done / 50).clamp(1, BATCH).min(left.len()));
             self.insert_batch(at, batch, ef, &standing, start)?;
             batch.iter().for_each(|&place| standing[place as usize] = true);
             done += batch.len();
-            if matches!(at, At::Ground) && watch(done as u64, total).is_break() {
-                return Err(Error::Cancelled);
+            left = later;
+            // Two hundred times are often enough.
+            if matches!(at, At::Ground) && (done as u64 >= told + total / 200 || left.is_empty()) {
+                told = done as u64;
+                if watch(told, total).is_break() {
+                    return Err(Error::Cancelled);
+                }
             }
         }
         Ok(())

@@ -11,6 +11,7 @@ use crate::config::{Config, Rows};
 use crate::encoding::Encoding;
 use crate::error::{Error, Result};
 use crate::format::{self, CALIBRATED_EF, Footer, KEY_ENTRY, LEVELS, Layout, UPPER_NODE};
+use crate::graft::Graft;
 use crate::kernel::Kernels;
 use crate::sealed::Sealer;
 use crate::segment::{Part, Segment};
@@ -74,6 +75,12 @@ impl<'a> Merge<'a> {
         Merge { parts, rows }
     }
 
+    /// The graph of the first part, to be taken over.
+    pub(crate) fn graft(&self) -> Result<Option<Graft>> {
+        let numbers = (0..).zip(&self.rows).filter(|(_, row)| row.0 == 0).map(|(number, _)| number);
+        self.parts.first().map(|part| Graft::new(part, numbers)).transpose()
+    }
+
     fn at(&self, at: u32) -> (&Segment, u32) {
         let (part, row) = self.rows[at as usize];
         (&self.parts[part as usize].segment, row)
@@ -98,6 +105,23 @@ impl Source for Merge<'_> {
 
 /// Rows that the centre is the mean of; more do not move it.
 const CENTRE_SAMPLE: u32 = 20_000;
+
+/// What a new segment takes over from another.
+pub(crate) struct Inherited {
+    pub(crate) encoding: Encoding,
+    /// Rows that the centre was taken from.
+    pub(crate) centred: u32,
+    /// Its graph; `source` begins with its rows then.
+    pub(crate) graft: Option<Graft>,
+}
+
+impl Inherited {
+    /// The centre of a part.
+    pub(crate) fn centre(part: &Part) -> Inherited {
+        let segment = &part.segment;
+        Inherited { encoding: segment.encoding.clone(), centred: segment.footer.centred, graft: None }
+    }
+}
 
 /// Where segments go, and what is the same for all of them.
 pub(crate) struct Composer<'a> {
@@ -140,29 +164,33 @@ impl Composer<'_> {
         Ok((buffer, reach))
     }
 
-    /// Writes the segment with number `id`, synced, and opens it. `links` 0 makes no graph; `centre` is taken over from another
-    /// segment so that queries are encoded once for both.
+    /// Writes the segment with number `id`, synced, and opens it. `links` 0 makes no graph. `inherited` are the encoding of another
+    /// segment and the number of rows that its centre was taken from, so that queries are encoded once for both; and
+    /// perhaps its graph.
     pub(crate) fn compose(
         &self,
         id: u64,
         source: &dyn Source,
         links: usize,
-        centre: Option<&Encoding>,
+        inherited: Option<Inherited>,
         watch: Watch<'_>,
     ) -> Result<Segment> {
         if source.len() as usize > MOST {
             let found = source.len().to_string();
             return Err(Error::Invalid { field: "vectors in one segment", found, expected: "fewer than 2^31" });
         }
-        let encoding = match centre {
-            Some(encoding) => encoding.clone(),
-            None => Encoding::new(self.config.metric, self.mean(source)?),
+        let Inherited { encoding, centred, graft } = match inherited {
+            Some(inherited) => inherited,
+            None => {
+                let encoding = Encoding::new(self.config.metric, self.mean(source)?);
+                Inherited { encoding, centred: source.len(), graft: None }
+            }
         };
         let (records, reach) = self.encode(source, &encoding, links)?;
         let mut graph = Graph::new(self.kernels, &encoding, self.config.build_ef, records);
         let mut recall = [[0.0; CALIBRATED_EF.len()]; 2];
         if links > 0 {
-            graph.build(watch)?;
+            graph.build(graft, watch)?;
             recall = calibrate::measure(&graph)?;
         }
         let biases = (0..source.len()).map(|row| f64::from(graph.records.records().bias(row)));
@@ -176,7 +204,7 @@ impl Composer<'_> {
             rows: self.config.rows,
             links,
             count: source.len(),
-            centred: source.len(),
+            centred,
             levels,
             sums_checksum: 0,
             reach,

@@ -33,7 +33,7 @@ pub struct Config {
     pub metric: Metric,
     /// How exact rows are kept.
     pub rows: Rows,
-    /// Links per vector in the graph, 4 to 64. More links: better recall per step, more bytes and a slower build.
+    /// Links per vector in the graph, 4 to 64; what is left of the last cache line is filled with more. More links: better recall per step, more bytes and a slower build.
     pub links: usize,
     /// Candidates looked at per vector while the graph is built, 8 to 4096. More: better graph, slower build.
     pub build_ef: usize,

@@ -60,6 +60,16 @@ impl Encoding {
         self.constant
     }
 
+    /// What a score means as a distance, for the choice of links; `None` where a score is not a function of a distance.
+    #[inline]
+    pub(crate) fn distance(&self, score: f32) -> Option<f32> {
+        match self.metric {
+            Metric::Cosine => Some(1.0 - score),
+            Metric::L2 => Some(-score),
+            Metric::Dot => None,
+        }
+    }
+
     /// The part of a score that belongs to one side: centre·r for products, -|r|² for L2.
     fn side(&self, residual: &[f32]) -> f32 {
         match self.metric {

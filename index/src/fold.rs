@@ -51,3 +51,16 @@ pub(crate) fn due(parts: &[Part]) -> Vec<usize> {
     chosen.sort_unstable();
     chosen
 }
+
+/// The part whose graph is worth taking over into the merge of all: it has half of the vectors, lost few, and its centre was not
+/// taken when there were far fewer.
+pub(crate) fn stock(parts: &[Part]) -> Option<usize> {
+    let total: u64 = parts.iter().map(|part| u64::from(part.live())).sum();
+    (0..parts.len()).find(|&at| {
+        let part = &parts[at];
+        part.segment.has_graph()
+            && 2 * u64::from(part.live()) >= total
+            && part.removed.count() <= part.segment.count() / 2
+            && 4 * u64::from(part.segment.footer.centred) >= total
+    })
+}

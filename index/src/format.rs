@@ -7,7 +7,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::config::{Config, Rows};
 use crate::metric::Metric;
-use crate::vectors::Shape;
+use crate::vectors::{MOST_LINKS, Shape};
 
 /// Version of every structure here.
 pub(crate) const VERSION: u32 = 1;
@@ -297,7 +297,7 @@ impl Footer {
             bias_deviation: f.f32(76),
             recall,
         };
-        if !(1..=4096).contains(&footer.dim) || footer.links > 64 || footer.count > u32::MAX / 2 {
+        if !(1..=4096).contains(&footer.dim) || footer.links > MOST_LINKS || footer.count > u32::MAX / 2 {
             return damaged(format!("dimension {}, {} links, {} rows", footer.dim, footer.links, footer.count));
         }
         Ok(footer)

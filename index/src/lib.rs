@@ -9,6 +9,7 @@ mod encoding;
 mod error;
 mod fold;
 mod format;
+mod graft;
 mod graph;
 mod index;
 mod kernel;
@@ -20,6 +21,8 @@ mod sealed;
 mod search;
 mod segment;
 pub mod storage;
+#[cfg(test)]
+mod tests;
 mod vectors;
 mod verify;
 mod writer;

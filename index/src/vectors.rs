@@ -8,6 +8,9 @@ use crate::Key;
 /// No row.
 pub(crate) const NONE: u32 = u32::MAX;
 
+/// No record has room for more.
+pub(crate) const MOST_LINKS: usize = 80;
+
 /// Where things lie in a record. The part after the code starts at `code`; the constants here are relative to that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shape {
@@ -27,6 +30,13 @@ impl Shape {
     pub(crate) const TWIN: usize = 20;
     pub(crate) const COUNT: usize = 24;
     pub(crate) const LINKS: usize = 28;
+
+    /// The shape for vectors of `dim` numbers with room for `links` links and for as many more as fit into the last cache line,
+    /// which is read anyway: more links cost nothing there and find more.
+    pub(crate) fn filled(dim: usize, links: usize) -> Shape {
+        let shape = Shape::new(dim, links);
+        Shape { links: ((shape.stride - shape.code - Shape::LINKS) / 4).min(MOST_LINKS), ..shape }
+    }
 
     /// The shape for vectors of `dim` numbers with room for `links` links.
     pub(crate) fn new(dim: usize, links: usize) -> Shape {

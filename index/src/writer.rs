@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use crate::Key;
 use crate::build::Watch;
-use crate::compose::{Composer, Merge, Pending, Source};
-use crate::encoding::Encoding;
+use crate::compose::{Composer, Inherited, Merge, Pending, Source};
 use crate::error::{Error, Result};
 use crate::fold;
 use crate::format::{self, ManifestData, SegmentEntry, encode_removed};
@@ -15,6 +14,7 @@ use crate::kernel::Kernels;
 use crate::manifest;
 use crate::segment::Part;
 use crate::storage::{LOCK, Lock, Storage};
+use crate::vectors::Shape;
 
 /// Bytes of added vectors that are held in memory; more go to a file that the next commit names.
 const HELD: usize = 64 << 20;
@@ -149,7 +149,7 @@ impl Writer {
             self.publish(self.parts.clone())?;
             let due = fold::due(&self.parts);
             if !due.is_empty() {
-                self.merge(&due, watch)?;
+                self.merge(&due, true, watch)?;
             }
         }
         Ok(self.data.generation)
@@ -179,7 +179,7 @@ impl Writer {
             part.removed.count() == 0 && part.segment.has_graph() == (part.segment.count() >= fold::GRAPH)
         };
         if self.parts.len() > 1 || self.parts.iter().any(|part| !compact(part)) {
-            self.merge(&all, watch)?;
+            self.merge(&all, false, watch)?;
         }
         Ok(self.data.generation)
     }
@@ -216,10 +216,10 @@ impl Writer {
         id
     }
 
-    /// The centre that new small segments take over, so that a query is encoded once for all of them.
-    fn centre(&self) -> Option<Encoding> {
+    /// What new small segments take over, so that a query is encoded once for all of them.
+    fn centre(&self) -> Option<Inherited> {
         let largest = self.parts.iter().max_by_key(|part| part.live())?;
-        (largest.live() >= fold::GRAPH).then(|| largest.segment.encoding.clone())
+        (largest.live() >= fold::GRAPH).then(|| Inherited::centre(largest))
     }
 
     /// Writes what is pending to a segment, together with small ones before it. The next commit will name it.
@@ -233,7 +233,7 @@ impl Writer {
         let id = self.data.next_id;
         let centre = self.centre().filter(|_| both.len() < fold::GRAPH);
         let composer = Composer { storage: &*self.storage, config: &self.data.config, kernels: self.kernels };
-        let composed = composer.compose(id, &both, 0, centre.as_ref(), &mut |_, _| ControlFlow::Continue(()));
+        let composed = composer.compose(id, &both, 0, centre, &mut |_, _| ControlFlow::Continue(()));
         self.take_id();
         match composed {
             Err(error) => {
@@ -258,9 +258,14 @@ impl Writer {
         }
     }
 
-    /// Merges the parts at these places into one and commits that.
-    fn merge(&mut self, places: &[usize], watch: Watch<'_>) -> Result<()> {
-        let merged: Vec<Part> = places.iter().map(|&at| self.parts[at].clone()).collect();
+    /// Merges the parts at these places into one and commits that. Where `graft` is set and most of the vectors come from one graph,
+    /// that graph is taken over.
+    fn merge(&mut self, places: &[usize], graft: bool, watch: Watch<'_>) -> Result<()> {
+        let mut merged: Vec<Part> = places.iter().map(|&at| self.parts[at].clone()).collect();
+        let stock = if graft { fold::stock(&merged) } else { None };
+        if let Some(stock) = stock {
+            merged.swap(0, stock);
+        }
         let mut parts = self.parts.clone();
         let mut at = 0;
         parts.retain(|_| {
@@ -269,10 +274,16 @@ impl Writer {
         });
         let source = Merge::new(&merged);
         if source.len() > 0 {
-            let links = if source.len() >= fold::GRAPH { self.data.config.links } else { 0 };
+            let room = Shape::filled(self.data.config.dim, self.data.config.links).links;
+            let links = if source.len() >= fold::GRAPH { room } else { 0 };
             let id = self.take_id();
             let composer = Composer { storage: &*self.storage, config: &self.data.config, kernels: self.kernels };
-            let composed = composer.compose(id, &source, links, None, watch);
+            let inherited = if stock.is_some() && links > 0 {
+                Some(Inherited { graft: source.graft()?, ..Inherited::centre(&merged[0]) })
+            } else {
+                None
+            };
+            let composed = composer.compose(id, &source, links, inherited, watch);
             // Not named until published.
             self.garbage.push(format::segment_name(id));
             let segment = match composed {

@@ -116,3 +116,46 @@ fn filters_keep_recall_at_every_selectivity() {
         assert!(recall > 0.93, "one of {every}: {recall}");
     }
 }
+
+#[test]
+fn a_graph_that_is_taken_over_is_as_good_as_a_new_one() {
+    let all = embeddings(42_550, 16, 16);
+    let (vectors, queries) = all.split_at(42_500);
+    // Duplicates too: of what is removed, and of what stays.
+    let vector = |key: u64| &vectors[if key % 50 == 7 { (key - 7) as usize } else { key as usize }];
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config { dim: 16, links: 12, build_ef: 32, ..Config::default() };
+    let index = Index::create(dir.path(), config.clone()).unwrap();
+    let mut model = Model::default();
+    let mut writer = index.writer().unwrap();
+    let add = |writer: &mut tintype_index::Writer, model: &mut Model, keys: std::ops::Range<u64>| {
+        for key in keys {
+            writer.add(key, vector(key)).unwrap();
+            model.vectors.insert(key, vector(key).clone());
+        }
+        writer.commit().unwrap();
+        let report = index.reader().unwrap().verify().unwrap();
+        assert!(report.is_clean() && report.segments == 1 && report.graphs == 1, "{report:?}");
+    };
+    add(&mut writer, &mut model, 0..26_000);
+    // So many that the commit mends the graph without them.
+    for key in (0..26_000).filter(|key| key % 20 < 7) {
+        writer.remove(key).unwrap();
+        model.vectors.remove(&key);
+    }
+    add(&mut writer, &mut model, 26_000..26_000);
+    assert_eq!(index.reader().unwrap().verify().unwrap().removed, 0);
+    let fresh = |model: &Model| {
+        let dir = tempfile::tempdir().unwrap();
+        let index = Index::create(dir.path(), config.clone()).unwrap();
+        let mut writer = index.writer().unwrap();
+        model.vectors.iter().for_each(|(&key, vector)| writer.add(key, vector).unwrap());
+        writer.commit().unwrap();
+        mean_recall(&index, model, queries, 24)
+    };
+    let (mended, new) = (mean_recall(&index, &model, queries, 24), fresh(&model));
+    assert!(mended > new - 0.02, "mended {mended}, new {new}");
+    add(&mut writer, &mut model, 26_000..42_500);
+    let (grown, new) = (mean_recall(&index, &model, queries, 24), fresh(&model));
+    assert!(grown > new - 0.02, "grown {grown}, new {new}");
+}
