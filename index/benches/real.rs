@@ -10,7 +10,7 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use tintype_index::{Config, Index, Reader};
+use tintype_index::{Config, Index, KeySet, Reader};
 
 const DIM: usize = 512;
 
@@ -49,33 +49,39 @@ fn main() {
     let held_out = |at: usize| at % 100 == 37;
     let queries: Vec<&[f32]> = (0..rows.len()).filter(|&at| held_out(at)).map(|at| rows[at]).collect();
 
+    let stored: Vec<(u64, &[f32])> =
+        (0..).zip(rows.iter().copied()).filter(|(at, _)| !held_out(*at as usize)).collect();
+    let churn = std::env::args().any(|a| a == "churn");
+    if churn { churned(&stored, &queries) } else { searched(&stored, &queries, &texts, threads) }
+}
+
+fn create(dir: &std::path::Path) -> Index {
+    Index::create(dir, Config { dim: DIM, ..Config::default() }).unwrap()
+}
+
+/// Build, size, recall against queries per second, filters.
+fn searched(stored: &[(u64, &[f32])], queries: &[&[f32]], texts: &[&[f32]], threads: usize) {
     let dir = tempfile::tempdir().unwrap();
-    let index = Index::create(dir.path(), Config { dim: DIM, ..Config::default() }).unwrap();
+    let index = create(dir.path());
     let mut writer = index.writer().unwrap();
     let (start, wall) = (cpu(), Instant::now());
-    for (at, row) in rows.iter().enumerate().filter(|(at, _)| !held_out(*at)) {
-        writer.add(at as u64, row).unwrap();
+    for (key, row) in stored {
+        writer.add(*key, row).unwrap();
     }
     println!("add: {:.2} s CPU, {:.2} s wall", cpu() - start, wall.elapsed().as_secs_f64());
     let (start, wall) = (cpu(), Instant::now());
     writer.commit().unwrap();
-    println!(
-        "commit with graph, {threads} threads: {:.2} s CPU, {:.2} s wall",
-        cpu() - start,
-        wall.elapsed().as_secs_f64()
-    );
+    let wall = wall.elapsed().as_secs_f64();
+    println!("commit with graph, {threads} threads: {:.2} s CPU, {wall:.2} s wall", cpu() - start);
     let wall = Instant::now();
     let reader = index.reader().unwrap();
     println!("open: {:.3} ms", wall.elapsed().as_secs_f64() * 1e3);
     let report = reader.verify().unwrap();
     assert!(report.is_clean(), "{report:?}");
-    println!(
-        "size: {:.1} MB, {:.1} MB without exact rows",
-        report.bytes as f64 / 1e6,
-        report.bytes_without_rows as f64 / 1e6
-    );
+    let (all, without_rows) = (report.bytes as f64 / 1e6, report.bytes_without_rows as f64 / 1e6);
+    println!("size: {all:.1} MB, {without_rows:.1} MB without exact rows");
 
-    for (name, queries) in [("image", &queries), ("text", &texts)] {
+    for (name, queries) in [("image", queries), ("text", texts)] {
         let truth: Vec<HashSet<u64>> = queries.iter().map(|q| keys(&reader, q, |s| s.recall(1.0))).collect();
         for half in 0..2 {
             let part: Vec<usize> = (0..queries.len()).filter(|at| at % 2 == half).collect();
@@ -86,6 +92,69 @@ fn main() {
             for recall in [0.9, 0.95, 0.99, 1.0] {
                 row(&reader, queries, &truth, &part, &format!("recall {recall}"), |s| s.recall(recall));
             }
+        }
+        println!("\n{name} queries that pass a filter of one key in so many");
+        let part: Vec<usize> = (0..queries.len()).step_by(5).collect();
+        for every in [2u64, 10, 100, 1000] {
+            // Keys at random, not in rows: neighbouring keys are neighbouring frames.
+            let passes = move |key: u64| key.wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(20).is_multiple_of(every);
+            let set: KeySet = stored.iter().map(|s| s.0).filter(|&key| passes(key)).collect();
+            let exact: Vec<_> = queries.iter().map(|q| keys(&reader, q, |s| s.filter(passes).recall(1.0))).collect();
+            row(&reader, queries, &exact, &part, &format!("1/{every}"), |s| s.filter(passes));
+            row(&reader, queries, &exact, &part, &format!("1/{every} set"), |s| s.among(&set));
+            row(&reader, queries, &exact, &part, "exact", |s| s.among(&set).recall(1.0));
+        }
+    }
+
+    let mut millis = Vec::new();
+    for (at, row) in queries.iter().take(60).enumerate() {
+        let wall = Instant::now();
+        writer.add(1_000_000 + at as u64, row).unwrap();
+        writer.commit().unwrap();
+        millis.push(wall.elapsed().as_secs_f64() * 1e3);
+    }
+    millis.sort_by(f64::total_cmp);
+    println!("\ndurable commit of one vector: median {:.2} ms, longest {:.2} ms", millis[30], millis[59]);
+    let wall = Instant::now();
+    for (at, (_, row)) in stored.iter().take(10_000).enumerate() {
+        writer.add(2_000_000 + at as u64, row).unwrap();
+    }
+    writer.commit().unwrap();
+    println!("durable commit of 10,000 vectors: {:.2} s", wall.elapsed().as_secs_f64());
+}
+
+/// Recall after a random 30 % were removed and as many new ones added, against a fresh build of the same vectors.
+fn churned(stored: &[(u64, &[f32])], queries: &[&[f32]]) {
+    let chosen = |key: u64| key.wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(20) % 10;
+    let old: Vec<_> = stored.iter().filter(|s| s.0 % 13 >= 3).collect();
+    let new: Vec<_> = stored.iter().filter(|s| s.0 % 13 < 3).collect();
+    let dir = tempfile::tempdir().unwrap();
+    let index = create(dir.path());
+    let mut writer = index.writer().unwrap();
+    old.iter().for_each(|(key, row)| writer.add(*key, row).unwrap());
+    writer.commit().unwrap();
+    let start = cpu();
+    for (key, _) in old.iter().filter(|s| chosen(s.0) < 3) {
+        assert!(writer.remove(*key).unwrap());
+    }
+    new.iter().for_each(|(key, row)| writer.add(*key, row).unwrap());
+    writer.commit().unwrap();
+    println!("removed and added: {:.2} s CPU, {:?}", cpu() - start, index.reader().unwrap().verify().unwrap());
+    let fresh = tempfile::tempdir().unwrap();
+    let other = create(fresh.path());
+    let mut anew = other.writer().unwrap();
+    let start = cpu();
+    for (key, row) in old.iter().filter(|s| chosen(s.0) >= 3).chain(&new) {
+        anew.add(*key, row).unwrap();
+    }
+    anew.commit().unwrap();
+    println!("fresh: {:.2} s CPU", cpu() - start);
+    let truth: Vec<_> = queries.iter().map(|q| keys(&other.reader().unwrap(), q, |s| s.recall(1.0))).collect();
+    let all: Vec<usize> = (0..queries.len()).collect();
+    for (name, index) in [("churned", &index), ("fresh", &other)] {
+        println!("{name}");
+        for ef in [16, 32, 64] {
+            row(&index.reader().unwrap(), queries, &truth, &all, &format!("ef {ef}"), |s| s.ef(ef));
         }
     }
 }

@@ -5,6 +5,8 @@
 //! graph is the same at any thread count, no lock is taken, and no node is half linked. The classic way, a lock per node, gives
 //! another graph on every run. Memory: the records (codes and links) and a few words per vector; exact rows are not needed.
 
+mod reach;
+
 use std::ops::ControlFlow;
 
 use rayon::prelude::*;
@@ -15,7 +17,7 @@ use crate::format::{LEVELS, UPPER_LINKS};
 use crate::graft::{Graft, Scion};
 use crate::graph::{Ground, Level, Scratch, beam, greedy};
 use crate::kernel::{CodeQuery, Kernels, Line, prefetch};
-use crate::vectors::{NONE, Records, Shape, write_links, write_twin};
+use crate::vectors::{NONE, RecordBuffer, Records, write_links, write_twin};
 
 /// One of this many nodes of a level stands in the next one too.
 const SPARSITY: u32 = 16;
@@ -30,39 +32,6 @@ const BATCH: usize = 2000;
 
 /// Called with how many nodes are done and how many there are; may break.
 pub(crate) type Watch<'a> = &'a mut dyn FnMut(u64, u64) -> ControlFlow<()>;
-
-/// Records in memory, aligned to cache lines.
-pub(crate) struct RecordBuffer {
-    bytes: Vec<u8>,
-    start: usize,
-    pub(crate) shape: Shape,
-    pub(crate) count: u32,
-}
-
-impl RecordBuffer {
-    pub(crate) fn new(shape: Shape, count: u32) -> RecordBuffer {
-        let bytes = vec![0; shape.stride * count as usize + 63];
-        let start = bytes.as_ptr().align_offset(64).min(63);
-        RecordBuffer { bytes, start, shape, count }
-    }
-
-    pub(crate) fn records(&self) -> Records<'_> {
-        Records { bytes: self.bytes(), shape: self.shape, count: self.count }
-    }
-
-    pub(crate) fn bytes(&self) -> &[u8] {
-        &self.bytes[self.start..][..self.shape.stride * self.count as usize]
-    }
-
-    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes[self.start..][..self.shape.stride * self.count as usize]
-    }
-
-    pub(crate) fn record_mut(&mut self, row: u32) -> &mut [u8] {
-        let stride = self.shape.stride;
-        &mut self.bytes_mut()[row as usize * stride..][..stride]
-    }
-}
 
 /// A level above 0.
 #[derive(Clone, Default)]
@@ -504,59 +473,5 @@ impl<'a> Graph<'a> {
         scored.clear();
         scored.extend(scores.into_iter().zip(places.iter().copied()));
         scored.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-    }
-
-    /// Nodes that no path from the entries reaches get a link from a near node that is reached.
-    fn reach_all(&mut self) -> Result<()> {
-        // A second round is needed only where a full node had to give up a link.
-        for _ in 0..4 {
-            if self.reach_once()? {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// One round; `true` if nothing can have been cut off by it.
-    fn reach_once(&mut self) -> Result<bool> {
-        let records = self.records.records();
-        let count = records.count;
-        let mut reached = vec![false; count as usize];
-        // Twins hang on a node of the graph; they need no path.
-        (0..count).filter_map(|row| records.twin(row)).for_each(|twin| reached[twin as usize] = true);
-        let Some(first) = reached.iter().position(|r| !r) else { return Ok(true) };
-        // Descents land on nodes of the lowest upper level.
-        let mut open = self.uppers.last().map_or(vec![first as u32], |upper| upper.rows.clone());
-        let start = open[0];
-        open.iter().for_each(|&row| reached[row as usize] = true);
-        let (mut links, mut scratch, mut query) = (Vec::new(), Scratch::default(), CodeQuery::default());
-        let mut sound = true;
-        let mut next = 0;
-        loop {
-            while let Some(row) = open.pop() {
-                links.clear();
-                self.links_at(At::Ground, row, &mut links);
-                open.extend(links.iter().filter(|&&l| !std::mem::replace(&mut reached[l as usize], true)));
-            }
-            let Some(lost) = reached[next..].iter().position(|r| !r).map(|at| at + next) else { return Ok(sound) };
-            next = lost;
-            let lost = lost as u32;
-            self.query_of(self.row_at(At::Ground, lost), &mut query);
-            self.find(At::Ground, &query, self.ef, &|_| true, start, &mut scratch)?;
-            let mut near = scratch.pool.iter().map(|p| p.1).filter(|&p| p != lost && reached[p as usize]);
-            let nearest = near.clone().next().unwrap_or(start);
-            let degree = |place: u32| self.records.records().links(place).count();
-            let host = near.find(|&place| degree(place) < self.room(At::Ground)).unwrap_or(nearest);
-            links.clear();
-            self.links_at(At::Ground, host, &mut links);
-            if links.len() == self.room(At::Ground) {
-                links.pop();
-                sound = false;
-            }
-            links.push(lost);
-            self.set_links(At::Ground, host, &links);
-            reached[lost as usize] = true;
-            open.push(lost);
-        }
     }
 }

@@ -16,7 +16,7 @@ use crate::graph::Scratch;
 use crate::kernel::{CodeQuery, Line};
 
 /// Queries of each kind.
-const QUERIES: u32 = 200;
+const QUERIES: u32 = 120;
 /// Neighbours per query.
 const K: usize = 10;
 /// Length of the noise in a query like the rows, a row's being 1.

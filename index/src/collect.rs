@@ -31,6 +31,8 @@ pub(crate) struct Work {
     pub(crate) scratch: Scratch,
     pub(crate) query: EncodedQuery,
     pub(crate) candidates: Vec<Candidate>,
+    /// Rows to scan instead of all, where that was asked for.
+    pub(crate) listed: Vec<u32>,
     rows: Vec<u32>,
     scores: Vec<f32>,
     best: Vec<(f32, u32)>,
@@ -38,6 +40,17 @@ pub(crate) struct Work {
 
 /// A filter over keys.
 pub(crate) type Passes<'a> = &'a (dyn Fn(Key) -> bool + 'a);
+
+/// Which rows a scan looks at.
+#[derive(Clone, Copy)]
+pub(crate) enum Rows<'a> {
+    /// All that are not removed.
+    All,
+    /// Those whose key passes.
+    Passing(Passes<'a>),
+    /// The rows in [`Work::listed`], which are known to pass.
+    Listed,
+}
 
 /// Level 0 of a mapped graph.
 struct Mapped<'a>(&'a Segment, Records<'a>);
@@ -195,20 +208,32 @@ pub(crate) fn walk(
 fn scan_chunks(
     part: &Part,
     kernels: &Kernels,
-    passes: Option<Passes<'_>>,
+    among: Rows<'_>,
     work: &mut Work,
     mut each: impl FnMut(&[u32], &[f32], &mut Vec<(f32, u32)>),
 ) -> Result<()> {
     let segment = &*part.segment;
     let records = segment.records();
     work.scores.resize(CHUNK, 0.0);
+    if let Rows::Listed = among {
+        for rows in work.listed.chunks(CHUNK) {
+            rows.iter().for_each(|&row| prefetch(records.code(row)));
+            rows.iter().try_for_each(|&row| segment.check_record(row))?;
+            kernels.scores(&work.query.codes, &records, rows, &mut work.scores);
+            each(rows, &work.scores, &mut work.best);
+        }
+        return Ok(());
+    }
     let mut start = 0;
     while start < records.count {
         let end = records.count.min(start + CHUNK as u32);
         segment.check_records(start..end)?;
         work.rows.clear();
-        let accepts = |&row: &u32| !part.removed.contains(row) && passes.is_none_or(|passes| passes(records.key(row)));
-        work.rows.extend((start..end).filter(accepts));
+        let live = (start..end).filter(|&row| !part.removed.contains(row));
+        match among {
+            Rows::Passing(passes) => work.rows.extend(live.filter(|&row| passes(records.key(row)))),
+            _ => work.rows.extend(live),
+        }
         kernels.scores(&work.query.codes, &records, &work.rows, &mut work.scores);
         each(&work.rows, &work.scores, &mut work.best);
         start = end;
@@ -224,14 +249,14 @@ fn descending(a: &(f32, u32), b: &(f32, u32)) -> Ordering {
 pub(crate) fn scan(
     (at, part): (u32, &Part),
     kernels: &Kernels,
-    passes: Option<Passes<'_>>,
+    among: Rows<'_>,
     width: usize,
     work: &mut Work,
 ) -> Result<()> {
     work.best.clear();
     let mut least = f32::NEG_INFINITY;
     let room = 2 * width + CHUNK;
-    scan_chunks(part, kernels, passes, work, |rows, scores, best| {
+    scan_chunks(part, kernels, among, work, |rows, scores, best| {
         for (&row, &score) in rows.iter().zip(scores) {
             if score > least {
                 best.push((score, row));
@@ -256,34 +281,42 @@ pub(crate) fn scan(
 pub(crate) fn scan_proven(
     (at, part): (u32, &Part),
     kernels: &Kernels,
-    passes: Option<Passes<'_>>,
+    among: Rows<'_>,
     k: usize,
     work: &mut Work,
 ) -> Result<()> {
     work.best.clear();
-    scan_chunks(part, kernels, passes, work, |rows, scores, best| {
-        best.extend(scores.iter().copied().zip(rows.iter().copied()));
-    })?;
     let records = part.segment.records();
-    let query = &work.query;
     let factor = part.segment.encoding.factor();
     let reach = part.segment.footer.reach;
+    let (length, lost, offset) = (work.query.length, work.query.error, work.query.codes.offset.abs());
     // By Cauchy and Schwarz, with a little for the rounding of the sums themselves.
     let bound = |score: f32, row: u32| {
         let error = records.error(row);
-        let codes = factor * (query.length * error + query.error * (reach + error));
-        codes * 1.001 + 1e-5 * (score.abs() + query.codes.offset.abs() + records.bias(row).abs())
+        let codes = factor * (length * error + lost * (reach + error));
+        codes * 1.001 + 1e-5 * (score.abs() + offset + records.bias(row).abs())
     };
-    let mut sure: Vec<f32> = work.best.iter().map(|&(score, row)| score - bound(score, row)).collect();
-    let least =
-        if sure.len() > k { *sure.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a)).1 } else { f32::NEG_INFINITY };
-    for &(score, row) in &work.best {
-        // The candidate carries the best score that its row can have; a bound that is not a number keeps the row.
-        let most = score + bound(score, row);
-        if most >= least || most.is_nan() {
-            work.candidates.push(Candidate { score: most, part: at, row });
+    // The k best of the scores that rows have at least: what cannot reach the last of them is out.
+    let mut sure: BinaryHeap<Reverse<Score>> = BinaryHeap::with_capacity(k + 1);
+    let mut least = f32::NEG_INFINITY;
+    scan_chunks(part, kernels, among, work, |rows, scores, best| {
+        for (&row, &score) in rows.iter().zip(scores) {
+            let bound = bound(score, row);
+            // A bound that is not a number keeps the row.
+            if score + bound < least {
+                continue;
+            }
+            best.push((score + bound, row));
+            sure.push(Reverse(Score(score - bound)));
+            if sure.len() > k {
+                sure.pop();
+                least = sure.peek().map_or(least, |last| last.0.0);
+            }
         }
-    }
+    })?;
+    // The candidate carries the best score that its row can have.
+    let reaches = work.best.iter().filter(|&&(most, _)| most >= least || most.is_nan());
+    work.candidates.extend(reaches.map(|&(score, row)| Candidate { score, part: at, row }));
     Ok(())
 }
 

@@ -5,7 +5,7 @@
 use rayon::prelude::*;
 
 use crate::Key;
-use crate::build::{Graph, RecordBuffer, Upper, Watch};
+use crate::build::{Graph, Upper, Watch};
 use crate::calibrate;
 use crate::config::{Config, Rows};
 use crate::encoding::Encoding;
@@ -16,7 +16,7 @@ use crate::kernel::Kernels;
 use crate::sealed::Sealer;
 use crate::segment::{Part, Segment};
 use crate::storage::Storage;
-use crate::vectors::{Shape, write_record};
+use crate::vectors::{RecordBuffer, Shape, write_record};
 
 /// Vectors by number.
 pub(crate) trait Source: Sync {

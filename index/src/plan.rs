@@ -24,6 +24,8 @@ const PER_EF: usize = 11;
 const ENTRY: usize = 200;
 /// Cost of asking a filter about one row, in tenths.
 const ASK_TENTHS: usize = 5;
+/// Cost of looking up the row of a key.
+const LOOK_UP: usize = 30;
 /// Deviations below the mean bias at which a query counts as coming from elsewhere: of 10,000 CLIP images none lies so low but
 /// a handful, of 1,203 CLIP texts all do.
 const ELSEWHERE: f32 = 4.2;
@@ -51,6 +53,11 @@ pub(crate) fn width(part: &Part, recall: f32, bias: f32) -> Option<usize> {
     let part = ((recall - low) / (high - low)).clamp(0.0, 1.0);
     let (from, to) = (CALIBRATED_EF[before] as f32, CALIBRATED_EF[at] as f32);
     Some((from * (to / from).powf(part)).ceil() as usize)
+}
+
+/// Whether to look up so many keys instead of asking for every row whether its key is among them.
+pub(crate) fn listing_pays(part: &Part, keys: usize) -> bool {
+    keys.saturating_mul(LOOK_UP) < part.segment.count() as usize * ASK_TENTHS / 10
 }
 
 /// Decides. `passing` is the share of rows that may be found; `bias` places the query relative to the rows.

@@ -5,9 +5,10 @@ use std::borrow::Cow;
 use rayon::prelude::*;
 
 use crate::Key;
-use crate::collect::{self, Passes, Work};
+use crate::collect::{self, Passes, Rows, Work};
 use crate::error::{Error, Result};
-use crate::plan::{Plan, Target, plan};
+use crate::keys::KeySet;
+use crate::plan::{Plan, Target, listing_pays, plan};
 use crate::reader::Reader;
 use crate::segment::Part;
 
@@ -21,7 +22,19 @@ pub struct Neighbor {
     pub score: f32,
 }
 
-type Filter<'a> = Box<dyn Fn(Key) -> bool + Send + Sync + 'a>;
+enum Filter<'a> {
+    Closure(Box<dyn Fn(Key) -> bool + Send + Sync + 'a>),
+    Among(&'a KeySet),
+}
+
+impl Filter<'_> {
+    fn passes(&self, key: Key) -> bool {
+        match self {
+            Filter::Closure(closure) => closure(key),
+            Filter::Among(set) => set.contains(key),
+        }
+    }
+}
 
 struct Request<'a> {
     k: usize,
@@ -64,15 +77,9 @@ impl Request<'_> {
         let kernels = reader.kernels();
         let parts = reader.parts();
         let target = if self.target == Target::Recall(1.0) { Target::Exact } else { self.target };
-        let both;
-        let passes: Option<Passes<'_>> = match (&self.filter, self.without) {
-            (None, None) => None,
-            (Some(filter), None) => Some(&**filter),
-            (filter, Some(without)) => {
-                both = move |key| key != without && filter.as_ref().is_none_or(|filter| filter(key));
-                Some(&both)
-            }
-        };
+        let all = |key| self.without != Some(key) && self.filter.as_ref().is_none_or(|filter| filter.passes(key));
+        let passes: Option<Passes<'_>> =
+            if self.filter.is_some() || self.without.is_some() { Some(&all) } else { None };
         // Leaving out one key is no filter worth planning for: one more candidate, and the walk stays plain.
         let (gather, wanted) =
             if self.filter.is_some() { (passes, k) } else { (None, k + usize::from(passes.is_some())) };
@@ -87,22 +94,33 @@ impl Request<'_> {
                 part.segment.encoding.query(query, &mut work.query);
                 centre = part.segment.encoding.centre();
             }
+            let mut among = gather.map_or(Rows::All, Rows::Passing);
+            if let Some(Filter::Among(set)) = self.filter
+                && listing_pays(part, set.len())
+            {
+                work.listed.clear();
+                for key in set.iter().filter(|&key| self.without != Some(key)) {
+                    work.listed.extend(part.find(key)?);
+                }
+                among = Rows::Listed;
+            }
             if target == Target::Exact {
-                collect::scan_proven((at, part), kernels, passes, k, work)?;
+                collect::scan_proven((at, part), kernels, among, wanted, work)?;
                 continue;
             }
-            let passing = match gather {
-                Some(passes) => passing(part, passes)?,
-                None => part.live() as f32 / part.segment.count() as f32,
+            let passing = match (among, gather) {
+                (Rows::Listed, _) => work.listed.len() as f32 / part.segment.count() as f32,
+                (_, Some(passes)) => passing(part, passes)?,
+                _ => part.live() as f32 / part.segment.count() as f32,
             };
             let bias = work.query.codes.offset - part.segment.encoding.constant();
-            let plan = plan(part, target, wanted, passing, gather.is_some(), bias);
-            let walked = match plan {
+            let asks = matches!(among, Rows::Passing(_));
+            let walked = match plan(part, target, wanted, passing, asks, bias) {
                 Plan::Walk { ef, budget } => collect::walk((at, part), kernels, gather, (ef, budget, width), work)?,
                 Plan::Scan => false,
             };
             if !walked {
-                collect::scan((at, part), kernels, gather, width, work)?;
+                collect::scan((at, part), kernels, among, width, work)?;
             }
         }
         if let (None, Some(without)) = (&self.filter, self.without) {
@@ -149,7 +167,14 @@ macro_rules! request_setters {
         /// Only vectors whose key passes. The closure is called for a sample first, then for the keys that the search meets: all
         /// of them where few pass.
         pub fn filter(mut self, filter: impl Fn(Key) -> bool + Send + Sync + 'a) -> Self {
-            self.request.filter = Some(Box::new(filter));
+            self.request.filter = Some(Filter::Closure(Box::new(filter)));
+            self
+        }
+
+        /// Only vectors whose key is in the set. Where the set is small its members are looked up, and nothing else is touched.
+        /// Takes the place of a [`filter`](Self::filter), and the other way round: the later call counts.
+        pub fn among(mut self, keys: &'a KeySet) -> Self {
+            self.request.filter = Some(Filter::Among(keys));
             self
         }
     };

@@ -70,7 +70,7 @@ fn ask(index: &Index, seed: u64) -> Result<Answers> {
     for _ in 0..4 {
         let query = random.vector();
         answers.push(reader.search(&query).k(1).ef(2).run()?);
-        answers.push(reader.search(&query).k(2).ef(2).filter(|key: Key| key % 2 == 0).run()?);
+        answers.push(reader.search(&query).k(2).ef(2).filter(|key: Key| key.is_multiple_of(2)).run()?);
         answers.push(reader.search(&query).k(3).run()?);
         answers.push(reader.search(&query).k(3).recall(1.0).run()?);
     }
@@ -148,8 +148,8 @@ fn forged_bytes_under_right_checksums_do_no_harm() {
                 [layout.records..layout.upper, layout.upper..layout.keys, layout.keys..layout.rows][round % 3].clone();
             for _ in 0..1 + random.word() % 40 {
                 let at = section.start + random.word() as usize % section.len();
-                let end = (at + if random.word() % 2 == 0 { 1 } else { 4 }).min(section.end);
-                bytes[at..end].fill(if random.word() % 3 == 0 { 0xff } else { random.word() as u8 });
+                let end = (at + if random.word().is_multiple_of(2) { 1 } else { 4 }).min(section.end);
+                bytes[at..end].fill(if random.word().is_multiple_of(3) { 0xff } else { random.word() as u8 });
             }
         });
         let index = Index::open(dir.path()).unwrap();

@@ -125,6 +125,39 @@ impl<'a> Records<'a> {
     }
 }
 
+/// Records in memory, aligned to cache lines.
+pub(crate) struct RecordBuffer {
+    bytes: Vec<u8>,
+    start: usize,
+    pub(crate) shape: Shape,
+    pub(crate) count: u32,
+}
+
+impl RecordBuffer {
+    pub(crate) fn new(shape: Shape, count: u32) -> RecordBuffer {
+        let bytes = vec![0; shape.stride * count as usize + 63];
+        let start = bytes.as_ptr().align_offset(64).min(63);
+        RecordBuffer { bytes, start, shape, count }
+    }
+
+    pub(crate) fn records(&self) -> Records<'_> {
+        Records { bytes: self.bytes(), shape: self.shape, count: self.count }
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes[self.start..][..self.shape.stride * self.count as usize]
+    }
+
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start..][..self.shape.stride * self.count as usize]
+    }
+
+    pub(crate) fn record_mut(&mut self, row: u32) -> &mut [u8] {
+        let stride = self.shape.stride;
+        &mut self.bytes_mut()[row as usize * stride..][..stride]
+    }
+}
+
 /// Writes the fields of one record; the links are set later.
 pub(crate) fn write_record(record: &mut [u8], shape: Shape, key: Key, scale: f32, bias: f32, error: f32) {
     let tail = &mut record[shape.code..];

@@ -1,6 +1,6 @@
 //! Large enough for a graph: recall, determinism, duplicates, removal.
 
-use tintype_index::{Config, Index, Metric};
+use tintype_index::{Config, Index, KeySet, Metric};
 
 use crate::support::{Model, embeddings};
 
@@ -107,10 +107,14 @@ fn filters_keep_recall_at_every_selectivity() {
     for every in [2, 10, 100, 1000, 100_000] {
         let mut allowed = model.clone();
         allowed.vectors.retain(|key, _| key % every == 1);
+        let set: KeySet = allowed.vectors.keys().copied().chain([1 << 40]).collect();
         let recall = |q: &Vec<f32>| {
             let found = reader.search(q).filter(|key| key % every == 1).run().unwrap();
             assert!(found.iter().all(|n| n.key % every == 1));
-            allowed.recall(q, 10, &found)
+            let listed = reader.search(q).among(&set).recall(1.0).run().unwrap();
+            allowed.assert_exact(q, 10, &listed);
+            assert_eq!(listed, reader.search(q).filter(|key| key % every == 1).recall(1.0).run().unwrap());
+            allowed.recall(q, 10, &found).min(allowed.recall(q, 10, &reader.search(q).among(&set).run().unwrap()))
         };
         let recall = queries.iter().map(recall).sum::<f64>() / queries.len() as f64;
         assert!(recall > 0.93, "one of {every}: {recall}");
