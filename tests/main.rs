@@ -1,4 +1,9 @@
 //! Integration tests, one binary with a module per part.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "tests fail where they are surprised, and say what they skip"
+)]
 
 mod builtin;
 #[cfg(feature = "cli")]

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
 use tintype::image::{DecodeOptions, Photo};
-use tintype::{Bounds, Condition, Encode, Encoder, Engine, Error, Filter, Hit, PixelBatch, Query, Term};
+use tintype::{Bounds, Condition, Encoder, Engine, Error, Filter, Hit, PixelBatch, Query, Term};
 
 use crate::colours::Colours;
 
@@ -22,7 +22,8 @@ impl Album {
     fn new() -> Album {
         let (folder, library) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         for n in 0..COUNT {
-            let path = folder.path().join(if n % 2 == 0 { "even" } else { "odd/deep" }).join(format!("{n}.png"));
+            let path =
+                folder.path().join(if n.is_multiple_of(2) { "even" } else { "odd/deep" }).join(format!("{n}.png"));
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             let colour = |salt: u32| [0, 1, 2].map(|c: u32| ((n + 1) * (salt + 37 * c) % 251) as u8);
             let picture = image::RgbImage::from_fn(40 + n, 30, |x, y| {
@@ -40,7 +41,7 @@ impl Album {
 
     fn path(&self, n: u32) -> PathBuf {
         let folder = std::fs::canonicalize(self.folder.path()).unwrap();
-        folder.join(if n % 2 == 0 { "even" } else { "odd/deep" }).join(format!("{n}.png"))
+        folder.join(if n.is_multiple_of(2) { "even" } else { "odd/deep" }).join(format!("{n}.png"))
     }
 
     fn vector(&self, path: &Path) -> Vec<f32> {

@@ -50,7 +50,7 @@ fn card(position: usize, hit: &Hit, scored: bool) -> String {
         let _ = write!(card, "<span class=\"score\" title=\"score\">{:.3}</span>", hit.score);
     }
     let _ = write!(card, "<span class=\"name\"><b>{}</b> {name}</span>", position + 1);
-    let _ = write!(card, "<span class=\"facts\">{}</span></figcaption></figure>\n", facts.join(" · "));
+    let _ = writeln!(card, "<span class=\"facts\">{}</span></figcaption></figure>", facts.join(" · "));
     card
 }
 
