@@ -24,7 +24,7 @@ mod table;
 mod thumbnail;
 
 use std::io::{self, IsTerminal, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use serde::Serialize;
@@ -166,9 +166,17 @@ fn file_url(path: &Path) -> String {
 }
 
 /// A path relative to the current directory where that is shorter.
-fn short(path: &Path) -> &Path {
+fn short(path: &Path) -> PathBuf {
     let here = std::env::current_dir().and_then(std::fs::canonicalize);
-    here.ok().and_then(|here| path.strip_prefix(here).ok()).filter(|rest| !rest.as_os_str().is_empty()).unwrap_or(path)
+    here.ok().and_then(|here| relative(path, &here)).unwrap_or_else(|| path.to_path_buf())
+}
+
+/// `path` as seen from `here`, both absolute and without `..`; none where that is no shorter.
+fn relative(path: &Path, here: &Path) -> Option<PathBuf> {
+    let (up, shared) = here.ancestors().enumerate().find(|(_, shared)| path.starts_with(shared))?;
+    let below = path.strip_prefix(shared).ok().filter(|below| !below.as_os_str().is_empty())?;
+    let relative = PathBuf::from_iter(std::iter::repeat_n("..", up)).join(below);
+    (relative.as_os_str().len() < path.as_os_str().len()).then_some(relative)
 }
 
 #[cfg(test)]
@@ -181,6 +189,17 @@ mod tests {
             assert_eq!(base64(plain.as_bytes()), text);
         }
         assert_eq!(base64(&[0xff, 0xfe, 0xfd]), "//79");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn paths_are_as_short_as_they_can_be() {
+        let from =
+            |path: &str, here: &str| relative(Path::new(path), Path::new(here)).map(|path| path.display().to_string());
+        assert_eq!(from("/home/me/Photos/a.jpg", "/home/me").as_deref(), Some("Photos/a.jpg"));
+        assert_eq!(from("/home/me/Photos/a.jpg", "/home/me/Documents").as_deref(), Some("../Photos/a.jpg"));
+        assert_eq!(from("/a.jpg", "/home/me"), None);
+        assert_eq!(from("/photos/a.jpg", "/").as_deref(), Some("photos/a.jpg"));
     }
 
     #[cfg(unix)]

@@ -129,8 +129,12 @@ fn find(
     }
     let hits = search.run()?;
     let model = engine.encoder().space().model.clone();
-    let photos = count(hits.len() as u64, "photo");
-    let by = if scored { format!("found by {model}") } else { "newest first".to_owned() };
-    talk.say(talk.palette.dim(format_args!("{photos} {by} in {}", update::duration(begun.elapsed()))));
+    let took = update::duration(begun.elapsed());
+    let line = match (hits.len(), scored) {
+        (0, _) => format!("no photo fits ({model}, {took})"),
+        (n, true) => format!("{} found by {model} in {took}", count(n as u64, "photo")),
+        (n, false) => format!("{}, newest first, in {took}", count(n as u64, "photo")),
+    };
+    talk.say(talk.palette.dim(line));
     Ok(Answer { title, model, scored, hits })
 }
