@@ -20,7 +20,7 @@ use crate::{Error, Result};
 /// Channel means of the first CLIP models, the default of both dialects.
 const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 /// Channel deviations of the first CLIP models.
-const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
+const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
 /// A model directory in the normal form.
 pub(crate) struct Import {

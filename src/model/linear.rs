@@ -162,8 +162,7 @@ fn each(row: &mut [f32], bias: &[f32], f: impl Fn(f32) -> f32) {
 fn gelu(x: f32) -> f32 {
     let z = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
     let t = 1.0 / (1.0 + 0.327_591_1 * z);
-    let poly =
-        t * (0.254_829_592 + t * (-0.284_496_736 + t * (1.421_413_741 + t * (-1.453_152_027 + t * 1.061_405_429))));
+    let poly = t * (0.254_829_6 + t * (-0.284_496_72 + t * (1.421_413_8 + t * (-1.453_152_1 + t * 1.061_405_4))));
     // Φ(|x|) on the far side, mirrored on the near one.
     let tail = 0.5 * poly * exp(-z * z);
     if x < 0.0 { x * tail } else { x - x * tail }

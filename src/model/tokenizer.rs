@@ -147,7 +147,7 @@ fn read_file(dir: &Path) -> Result<FileTokenizer> {
 
 fn from_vocabulary(
     vocabulary: std::collections::HashMap<String, u32>,
-    merges: Vec<(String, String)>,
+    merges: clip::Merges,
 ) -> tokenizers::Result<FileTokenizer> {
     const WORDS: &str = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
     const START: &str = "<|startoftext|>";

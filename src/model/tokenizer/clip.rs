@@ -7,7 +7,7 @@
 //! of whose 262,144 lines no more are used.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use tokenizers::SplitDelimiterBehavior;
@@ -23,6 +23,9 @@ const MERGES: &[u8] = include_bytes!("vocabulary.bin");
 
 /// Words: the two special tokens by name, English contractions, letters, single digits, everything else in runs.
 const PATTERN: &str = r"(?i)<start_of_text>|<end_of_text>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+
+/// Pairs of tokens that become one, the most frequent first.
+pub(super) type Merges = Vec<(String, String)>;
 
 /// Byte pairs, and what comes before them.
 pub(super) struct ClipTokenizer {
@@ -56,7 +59,7 @@ impl ClipTokenizer {
 
     fn new(
         vocabulary: Vocab,
-        merges: Vec<(String, String)>,
+        merges: Merges,
         start: u32,
         end: u32,
     ) -> std::result::Result<Self, Box<dyn std::error::Error + Send + Sync>> {
@@ -92,7 +95,7 @@ impl ClipTokenizer {
 }
 
 /// The tokens of the vocabulary that is compiled in, by id and without the special ones, and its merges in order.
-pub(super) fn embedded_vocabulary() -> (Vec<String>, Vec<(String, String)>) {
+pub(super) fn embedded_vocabulary() -> (Vec<String>, Merges) {
     let bytes = byte_letters();
     let mut names: Vec<String> = letters_in_order(&bytes).map(String::from).collect();
     names.extend_from_within(..);
@@ -131,7 +134,7 @@ fn prints(byte: u8) -> bool {
 }
 
 /// Vocabulary and merges of a directory, and the file that they came from.
-pub(super) fn read_vocabulary(dir: &Path) -> Result<(std::path::PathBuf, HashMap<String, u32>, Vec<(String, String)>)> {
+pub(super) fn read_vocabulary(dir: &Path) -> Result<(PathBuf, HashMap<String, u32>, Merges)> {
     let whole = dir.join("tokenizer.json");
     if whole.is_file() {
         let value = read_json(&whole)?;

@@ -92,7 +92,8 @@ impl<'a> Machine<'a> {
                 0x80 => self.skip(1)?,
                 0x95 => self.skip(8)?,
                 b'(' => self.push(Value::Mark),
-                b'0' => drop(self.pop()?),
+                // `b` gives attributes to the object below: a state dict keeps version numbers there.
+                b'0' | b'b' => _ = self.pop()?,
                 b'2' => {
                     let top = *self.stack.last().ok_or("an empty stack")?;
                     self.stack.push(top);
@@ -196,8 +197,6 @@ impl<'a> Machine<'a> {
                     self.pop()?;
                     self.push(Value::Opaque);
                 }
-                // Attributes of the object below: a state dict keeps version numbers there.
-                b'b' => drop(self.pop()?),
                 _ => return Err("an operation that torch.save does not write"),
             }
         }
