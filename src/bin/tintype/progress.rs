@@ -1,9 +1,10 @@
 //! Progress: a bar on a terminal, a plain line every few seconds elsewhere.
 
 use std::cell::Cell;
+use std::fmt;
 use std::time::{Duration, Instant};
 
-use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressState, ProgressStyle};
 
 use crate::output::Talk;
 
@@ -96,12 +97,17 @@ impl Drop for Meter<'_> {
 
 fn style(unit: Unit, known: bool) -> ProgressStyle {
     let template = match (unit, known) {
-        (Unit::Photos, true) => "{msg} {wide_bar:.cyan/dim} {human_pos}/{human_len} · {per_sec} · {eta} left",
-        (Unit::Photos, false) => "{spinner:.cyan} {msg} {human_pos} · {per_sec}",
+        (Unit::Photos, true) => "{msg} {wide_bar:.cyan/dim} {human_pos}/{human_len} · {photos_per_sec} · {eta} left",
+        (Unit::Photos, false) => "{spinner:.cyan} {msg} {human_pos} · {photos_per_sec}",
         (Unit::Bytes, true) => "{msg} {wide_bar:.cyan/dim} {bytes}/{total_bytes} · {bytes_per_sec} · {eta} left",
         (Unit::Bytes, false) => "{spinner:.cyan} {msg} {bytes} · {bytes_per_sec}",
     };
-    ProgressStyle::with_template(template).expect("the templates above are well formed").progress_chars("━━─")
+    let rate = |state: &ProgressState, out: &mut dyn fmt::Write| {
+        // A bar that cannot be written is not worth an error.
+        let _ = out.write_str(&photo_rate(state.per_sec()));
+    };
+    let style = ProgressStyle::with_template(template).expect("the templates above are well formed");
+    style.with_key("photos_per_sec", rate).progress_chars("━━─")
 }
 
 /// `83 photos/s`, `0.4 photos/s`.

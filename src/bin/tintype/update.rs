@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use tintype::model::registry::find;
 use tintype::{Engine, Error, Report, Skipped};
 
 use crate::args::WalkArgs;
@@ -92,15 +93,14 @@ const BUILTIN_RECALL: u32 = 57;
 /// What a full CLIP would bring and cost; said once.
 fn full_model() -> String {
     let small = format!(
-        "described by the small built-in model, which has the right photo among the first 10 of 1000 for {BUILTIN_RECALL} of 100 captions"
+        "described by the small built-in model: of 100 captions, it has the photo of {BUILTIN_RECALL} among its first 10 of 1000"
     );
-    match tintype::model::registry::find("vit-b-32-laion2b") {
+    match find("vit-b-32-laion2b") {
         Ok(model) => format!(
-            "{small}; {} for {:.0}: `tintype models use {}` fetches it ({}, {} licence) and reads the photos again",
-            "a full CLIP",
+            "{small}; a full CLIP of {:.0} (`tintype models use {}`: {:.0} MB, licence {})",
             model.scores.flickr30k[2],
             model.alias,
-            indicatif::DecimalBytes(model.download_size()),
+            model.download_size() as f64 / 1e6,
             model.licence.spdx(),
         ),
         Err(_) => small,
@@ -114,7 +114,8 @@ pub(crate) fn is_news(skipped: &Skipped) -> bool {
 
 /// One line per file that could not be read; a long list is cut on a terminal.
 pub(crate) fn tell_skipped<'a>(skipped: impl IntoIterator<Item = &'a Skipped>, verbose: bool, talk: &Talk) -> Outcome {
-    let skipped: Vec<&Skipped> = skipped.into_iter().collect();
+    let mut skipped: Vec<&Skipped> = skipped.into_iter().collect();
+    skipped.sort_by(|a, b| a.path.cmp(&b.path));
     let listed = if verbose || !talk.is_terminal() { skipped.len() } else { LISTED.min(skipped.len()) };
     for Skipped { path, error, .. } in &skipped[..listed] {
         talk.say(format_args!("{} {}", talk.palette.yellow("skipped"), reason(path, error)));
