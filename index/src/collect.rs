@@ -9,9 +9,18 @@ use crate::error::Result;
 use crate::graph::{self, Level, Scratch};
 use crate::kernel::{Kernels, prefetch};
 use crate::metric::Metric;
-use crate::search::Neighbor;
 use crate::segment::{Part, Segment};
 use crate::vectors::Records;
+
+/// A vector that was found.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Neighbor {
+    /// The vector's key.
+    pub key: Key,
+    /// How near: cosine, dot product, or negated squared distance. Higher is nearer, whatever the metric. Computed from the
+    /// exact row, never from the code.
+    pub score: f32,
+}
 
 /// A row that may be among the nearest.
 #[derive(Clone, Copy, Debug)]

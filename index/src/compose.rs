@@ -147,7 +147,8 @@ impl Composer<'_> {
     /// Encodes every vector; returns the records and the largest distance from the centre.
     fn encode(&self, source: &dyn Source, encoding: &Encoding, links: usize) -> Result<(RecordBuffer, f32)> {
         let shape = Shape::new(self.config.dim, links);
-        let mut buffer = RecordBuffer::new(shape, source.len());
+        let memory = RecordBuffer::new(shape, source.len());
+        let mut buffer = memory.map_err(Error::io(self.storage.path(""), "reserve memory for codes and links"))?;
         let reach = buffer
             .bytes_mut()
             .par_chunks_exact_mut(shape.stride)

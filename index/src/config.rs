@@ -41,7 +41,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Config { dim: 512, metric: Metric::Cosine, rows: Rows::F32, links: 32, build_ef: 200 }
+        Config { dim: 512, metric: Metric::Cosine, rows: Rows::F32, links: 32, build_ef: 128 }
     }
 }
 

@@ -28,13 +28,14 @@ mod vectors;
 mod verify;
 mod writer;
 
+pub use collect::Neighbor;
 pub use config::{Config, Rows};
 pub use error::{Error, Result};
 pub use index::Index;
 pub use keys::KeySet;
 pub use metric::Metric;
 pub use reader::Reader;
-pub use search::{Neighbor, Search, SearchBatch};
+pub use search::{Search, SearchBatch};
 pub use verify::VerifyReport;
 pub use writer::Writer;
 

@@ -5,22 +5,12 @@ use std::borrow::Cow;
 use rayon::prelude::*;
 
 use crate::Key;
-use crate::collect::{self, Passes, Rows, Work};
+use crate::collect::{self, Neighbor, Passes, Rows, Work};
 use crate::error::{Error, Result};
 use crate::keys::KeySet;
 use crate::plan::{Plan, Target, listing_pays, plan};
 use crate::reader::Reader;
 use crate::segment::Part;
-
-/// A vector that was found.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Neighbor {
-    /// The vector's key.
-    pub key: Key,
-    /// How near: cosine, dot product, or negated squared distance. Higher is nearer, whatever the metric. Computed from the
-    /// exact row, never from the code.
-    pub score: f32,
-}
 
 enum Filter<'a> {
     Closure(Box<dyn Fn(Key) -> bool + Send + Sync + 'a>),

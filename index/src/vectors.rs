@@ -3,6 +3,10 @@
 //! A visit to a node of the graph reads its code; an expansion reads its links. Keeping both in one run of cache lines costs one
 //! random access per visit instead of two, which is what a walk through memory is made of. Offsets are in FORMAT.md.
 
+use std::io;
+
+use memmap2::MmapMut;
+
 use crate::Key;
 
 /// No row.
@@ -125,31 +129,40 @@ impl<'a> Records<'a> {
     }
 }
 
-/// Records in memory, aligned to cache lines.
+/// Records in memory, aligned to pages.
 pub(crate) struct RecordBuffer {
-    bytes: Vec<u8>,
-    start: usize,
+    bytes: MmapMut,
     pub(crate) shape: Shape,
     pub(crate) count: u32,
 }
 
+/// Buffers from this size on ask for huge pages: a walk touches records all over, and with small pages half of the touches miss the
+/// TLB too.
+#[cfg(target_os = "linux")]
+const HUGE: usize = 4 << 20;
+
 impl RecordBuffer {
-    pub(crate) fn new(shape: Shape, count: u32) -> RecordBuffer {
-        let bytes = vec![0; shape.stride * count as usize + 63];
-        let start = bytes.as_ptr().align_offset(64).min(63);
-        RecordBuffer { bytes, start, shape, count }
+    /// Zeroed records; `count` is at least 1. Fails where there is not so much memory.
+    pub(crate) fn new(shape: Shape, count: u32) -> io::Result<RecordBuffer> {
+        let bytes = MmapMut::map_anon(shape.stride * count as usize)?;
+        #[cfg(target_os = "linux")]
+        if bytes.len() >= HUGE {
+            // A wish: a kernel without huge pages refuses, and the build is a little slower.
+            let _ = bytes.advise(memmap2::Advice::HugePage);
+        }
+        Ok(RecordBuffer { bytes, shape, count })
     }
 
     pub(crate) fn records(&self) -> Records<'_> {
-        Records { bytes: self.bytes(), shape: self.shape, count: self.count }
+        Records { bytes: &self.bytes, shape: self.shape, count: self.count }
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
-        &self.bytes[self.start..][..self.shape.stride * self.count as usize]
+        &self.bytes
     }
 
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes[self.start..][..self.shape.stride * self.count as usize]
+        &mut self.bytes
     }
 
     pub(crate) fn record_mut(&mut self, row: u32) -> &mut [u8] {
