@@ -177,13 +177,17 @@ fn row<'a>(
 ) {
     let found: Vec<HashSet<u64>> = part.iter().map(|&at| keys(reader, queries[at], &set)).collect();
     let hits: usize = part.iter().zip(&found).map(|(&at, found)| found.intersection(&truth[at]).count()).sum();
+    // The system counts CPU time in ticks: short passes are repeated until there are enough of them.
     let mut best = f64::INFINITY;
     for _ in 0..5 {
-        let start = cpu();
-        for &at in part {
-            std::hint::black_box(set(reader.search(queries[at])).run().unwrap());
+        let (start, mut passes) = (cpu(), 0);
+        while cpu() - start < 0.05 {
+            for &at in part {
+                std::hint::black_box(set(reader.search(queries[at])).run().unwrap());
+            }
+            passes += 1;
         }
-        best = best.min(cpu() - start);
+        best = best.min((cpu() - start) / f64::from(passes));
     }
     println!("{name:>11}  {:.4}  {:>8.0}", hits as f64 / (10 * part.len()) as f64, part.len() as f64 / best);
 }
