@@ -1,5 +1,6 @@
 //! The built-in model against the numbers of its original.
 
+use tintype::model::{EncoderOptions, Precision};
 use tintype::{Encode, Encoder, PixelBatch};
 
 use serde_json::Value;
@@ -25,13 +26,26 @@ fn golden_picture() -> Vec<u8> {
 
 #[test]
 fn a_picture_has_the_embedding_of_the_original() {
-    let encoder = Encoder::builtin().unwrap();
     let mut batch = PixelBatch::new(224, 224);
     batch.push(&golden_picture());
-    let got = encoder.encode_images(&batch).unwrap();
     let want = floats(&golden()["image"]["embedding"]);
-    let same = cosine(got.as_slice(), &want);
-    assert!(same > 0.9999, "cosine {same}");
+    for (precision, least) in [(Precision::F32, 0.9999), (Precision::Int8, 0.99), (Precision::Auto, 0.99)] {
+        let encoder = Encoder::builtin_with(&EncoderOptions::default().precision(precision)).unwrap();
+        let got = encoder.encode_images(&batch).unwrap();
+        let same = cosine(got.as_slice(), &want);
+        assert!(same > least, "{precision:?}: cosine {same}");
+    }
+}
+
+#[test]
+fn precisions_have_spaces_of_their_own() {
+    let space = |precision| {
+        let encoder = Encoder::builtin_with(&EncoderOptions::default().precision(precision)).unwrap();
+        encoder.space().clone()
+    };
+    assert_eq!(space(Precision::Auto), space(Precision::Int8));
+    assert_ne!(space(Precision::F32), space(Precision::Int8));
+    assert_eq!(space(Precision::F32).dim, 256);
 }
 
 #[test]

@@ -6,8 +6,10 @@
 //!
 //! Each tower is unpacked when it is first used, so a text query never pays for the image tower.
 
+mod arithmetic;
 mod image;
 mod text;
+mod tokenizer;
 mod weights;
 
 use std::path::PathBuf;
@@ -16,16 +18,16 @@ use std::sync::OnceLock;
 use serde::Deserialize;
 
 use super::cpu::Isa;
-use super::{EmbeddingSpace, Embeddings, Encode, PixelBatch};
+use super::{EmbeddingSpace, Embeddings, Encode, PixelBatch, Precision};
 use crate::image::{Interpolation, Preprocess, ResizeMode};
 use crate::{Error, Result};
-use image::{ImageConfig, ImageTower};
+use arithmetic::{F32, Int8};
+use image::{ImageConfig, ImageTower, Tower};
 use text::{TextConfig, TextTower};
 use weights::Weights;
 
 static CONFIG: &str = include_str!("builtin/config.json");
 static WEIGHTS: &[u8] = include_bytes!("builtin/weights.safetensors");
-static TOKENIZER: &[u8] = include_bytes!("builtin/tokenizer.json");
 
 /// `config.json`.
 #[derive(Deserialize)]
@@ -40,23 +42,27 @@ struct Config {
 /// The built-in dual encoder.
 pub(super) struct Builtin {
     isa: Isa,
+    /// f32 instead of bytes in the image tower; the text tower is f32 always.
+    exact: bool,
+    weights: &'static [u8],
     config: Config,
     space: EmbeddingSpace,
     preprocess: Preprocess,
-    image: OnceLock<ImageTower>,
+    image: OnceLock<Box<dyn Tower>>,
     text: OnceLock<TextTower>,
 }
 
 impl Builtin {
     /// Reads the configuration; the towers follow on first use.
-    pub(super) fn new() -> Result<Self> {
-        Self::with_isa(Isa::detect())
+    pub(super) fn new(precision: Precision) -> Result<Self> {
+        Self::with(Isa::detect(), precision, WEIGHTS)
     }
 
-    fn with_isa(isa: Isa) -> Result<Self> {
+    fn with(isa: Isa, precision: Precision, weights: &'static [u8]) -> Result<Self> {
         let config: Config = serde_json::from_str(CONFIG).map_err(bad)?;
-        let space =
-            EmbeddingSpace { model: "builtin".into(), fingerprint: format!("{}/f32", config.name), dim: config.dim };
+        let exact = precision == Precision::F32;
+        let fingerprint = format!("{}/{}", config.name, if exact { "f32" } else { "int8" });
+        let space = EmbeddingSpace { model: "builtin".into(), fingerprint, dim: config.dim };
         let preprocess = Preprocess {
             size: (config.image.size, config.image.size),
             mean: [0.5; 3],
@@ -66,22 +72,28 @@ impl Builtin {
             fill: 0,
             rgb_first: true,
         };
-        Ok(Self { isa, config, space, preprocess, image: OnceLock::new(), text: OnceLock::new() })
+        let (image, text) = (OnceLock::new(), OnceLock::new());
+        Ok(Self { isa, exact, weights, config, space, preprocess, image, text })
     }
 
-    fn image(&self) -> Result<&ImageTower> {
+    fn image(&self) -> Result<&dyn Tower> {
         if let Some(tower) = self.image.get() {
-            return Ok(tower);
+            return Ok(&**tower);
         }
-        let tower = ImageTower::load(self.isa, &Weights::read(WEIGHTS)?, &self.config.image, self.config.dim)?;
-        Ok(self.image.get_or_init(|| tower))
+        let (weights, config, dim) = (Weights::read(self.weights)?, &self.config.image, self.config.dim);
+        let tower: Box<dyn Tower> = if self.exact {
+            Box::new(ImageTower::<F32>::load(self.isa, &weights, config, dim)?)
+        } else {
+            Box::new(ImageTower::<Int8>::load(self.isa, &weights, config, dim)?)
+        };
+        Ok(&**self.image.get_or_init(|| tower))
     }
 
     fn text(&self) -> Result<&TextTower> {
         if let Some(tower) = self.text.get() {
             return Ok(tower);
         }
-        let tower = TextTower::load(self.isa, &Weights::read(WEIGHTS)?, &self.config.text, self.config.dim, TOKENIZER)?;
+        let tower = TextTower::load(self.isa, &Weights::read(self.weights)?, &self.config.text, self.config.dim)?;
         Ok(self.text.get_or_init(|| tower))
     }
 }
@@ -104,7 +116,7 @@ impl Encode for Builtin {
     }
 
     fn encode_texts(&self, texts: &[&str]) -> Result<Embeddings> {
-        Ok(Embeddings::new(self.config.dim, self.text()?.encode(texts)?))
+        Ok(Embeddings::new(self.config.dim, self.text()?.encode(texts)))
     }
 }
 
@@ -120,3 +132,6 @@ fn normalise(row: &mut [f32]) {
         row.iter_mut().for_each(|x| *x = (f64::from(*x) / length) as f32);
     }
 }
+
+#[cfg(test)]
+mod tests;

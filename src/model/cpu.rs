@@ -9,6 +9,7 @@
 
 mod aligned;
 mod attention;
+mod bytes;
 mod depthwise;
 mod linear;
 mod mapped;
@@ -17,9 +18,10 @@ mod simd;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
-pub(crate) use aligned::Aligned;
+pub(crate) use aligned::{Aligned, Plain};
 pub(crate) use attention::attention;
-pub(crate) use depthwise::Depthwise;
+pub(crate) use bytes::{ByteLinear, ByteRows, Out, Scale, quantise};
+pub(crate) use depthwise::{ByteDepthwise, Depthwise};
 pub(crate) use linear::{Activation, Epilogue, Linear};
 pub(crate) use mapped::MappedFile;
 pub(crate) use norm::LayerNorm;

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::config::ModelConfig;
-use super::encoder::{Device, EmbeddingSpace, Embeddings, Encode, EncoderOptions, PixelBatch, Precision};
+use super::encoder::{Device, EmbeddingSpace, Embeddings, Encode, EncoderOptions, PixelBatch};
 use super::import::{Import, import};
 use super::linear::{Loader, tensor_error};
 use super::text::Text;
@@ -31,7 +31,7 @@ impl DualEncoder {
     /// Reads and checks a model directory; see [`super::Encoder::load_with`].
     pub(super) fn load(dir: &Path, options: &EncoderOptions) -> Result<Self> {
         let Import { config, weights, tokenizer } = import(dir)?;
-        let fingerprint = fingerprint(&config, &weights, options.precision);
+        let fingerprint = fingerprint(&config, &weights);
         let tokenizer = Tokenizer::load(&tokenizer)?;
         let name = dir.canonicalize().map_err(Error::io(dir))?;
         let model = name.file_name().unwrap_or(name.as_os_str()).to_string_lossy().into_owned();
@@ -87,12 +87,11 @@ fn normalised(dim: usize, mut rows: Vec<f32>) -> Embeddings {
 }
 
 /// Identifies what the vectors depend on: the configuration in its normal form, and the weights.
-fn fingerprint(config: &ModelConfig, weights: &Weights, precision: Precision) -> String {
+fn fingerprint(config: &ModelConfig, weights: &Weights) -> String {
     let mut hasher = blake3::Hasher::new();
     hasher.update(config.description().as_bytes());
-    hasher.update(match precision {
-        Precision::F32 => b"f32\n",
-    });
+    // The arithmetic, of which there is one so far.
+    hasher.update(b"f32\n");
     weights.fingerprint(&mut hasher);
     hasher.finalize().to_hex()[..32].to_owned()
 }

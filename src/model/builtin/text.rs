@@ -1,9 +1,11 @@
 //! The text tower: byte-level BPE, two pre-norm transformer layers that look both ways, the mean of the tokens.
 
+use rayon::prelude::*;
 use serde::Deserialize;
-use tokenizers::Tokenizer;
 
-use super::{Weights, bad, normalise};
+use super::normalise;
+use super::tokenizer::tokens;
+use super::weights::{Table, Weights};
 use crate::Result;
 use crate::model::cpu::{Activation, Epilogue, Isa, LayerNorm, Linear, attention};
 
@@ -34,14 +36,12 @@ struct Layer {
 /// Ready to encode.
 pub(super) struct TextTower {
     isa: Isa,
-    tokenizer: Tokenizer,
     positions: usize,
     width: usize,
     heads: usize,
     hidden: usize,
-    // (vocabulary, width) int8, and a scale per row: gathered, so never unpacked as a whole
-    embedding: &'static [u8],
-    scales: Vec<f32>,
+    // (vocabulary, width)
+    embedding: Table<'static>,
     // (positions, width)
     position: Vec<f32>,
     layers: Vec<Layer>,
@@ -50,13 +50,7 @@ pub(super) struct TextTower {
 }
 
 impl TextTower {
-    pub(super) fn load(
-        isa: Isa,
-        weights: &Weights<'static>,
-        config: &TextConfig,
-        dim: usize,
-        tokenizer: &[u8],
-    ) -> Result<Self> {
+    pub(super) fn load(isa: Isa, weights: &Weights<'static>, config: &TextConfig, dim: usize) -> Result<Self> {
         let (width, hidden) = (config.width, config.hidden);
         let norm = |name: &str| -> Result<LayerNorm> {
             let (weight, bias) = (weights.floats(&format!("{name}.weight"))?, weights.floats(&format!("{name}.bias"))?);
@@ -79,16 +73,13 @@ impl TextTower {
                 })
             })
             .collect::<Result<_>>()?;
-        let (embedding, scales) = weights.rows("text.emb.weight")?;
         Ok(Self {
             isa,
-            tokenizer: Tokenizer::from_bytes(tokenizer).map_err(bad)?,
             positions: config.positions,
             width,
             heads: config.heads,
             hidden,
-            embedding,
-            scales,
+            embedding: weights.table("text.emb.weight")?,
             position: weights.floats("text.pos")?,
             layers,
             norm: norm("text.ln")?,
@@ -96,31 +87,21 @@ impl TextTower {
         })
     }
 
-    /// One normalised row per text.
-    pub(super) fn encode(&self, texts: &[&str]) -> Result<Vec<f32>> {
-        let mut rows = Vec::with_capacity(texts.len() * self.out.outputs());
-        for text in texts {
-            rows.extend(self.encode_one(text)?);
-        }
-        Ok(rows)
+    /// One normalised row per text; texts are spread over the threads of rayon.
+    pub(super) fn encode(&self, texts: &[&str]) -> Vec<f32> {
+        let dim = self.out.outputs();
+        let mut rows = vec![0.0; texts.len() * dim];
+        rows.par_chunks_exact_mut(dim).zip(texts).for_each(|(row, text)| self.encode_one(text, row));
+        rows
     }
 
-    fn tokens(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = self.tokenizer.encode_fast(clean(text), false).map_err(bad)?;
-        Ok(encoding.get_ids().iter().copied().take(self.positions).collect())
-    }
-
-    fn encode_one(&self, text: &str) -> Result<Vec<f32>> {
-        let tokens = self.tokens(text)?;
+    fn encode_one(&self, text: &str, out: &mut [f32]) {
+        let tokens = tokens(&clean(text), self.positions);
         let (count, width) = (tokens.len(), self.width);
         // (tokens, width)
-        let mut x = vec![0.0; count * width];
-        for ((row, &token), position) in x.chunks_exact_mut(width).zip(&tokens).zip(self.position.chunks_exact(width)) {
-            let token = token as usize;
-            let embedding = &self.embedding[token * width..][..width];
-            for ((x, &e), &p) in row.iter_mut().zip(embedding).zip(position) {
-                *x = f32::from(e as i8) * self.scales[token] + p;
-            }
+        let mut x = self.position[..count * width].to_vec();
+        for (row, &token) in x.chunks_exact_mut(width).zip(&tokens) {
+            self.embedding.add_row(token as usize, row);
         }
         let mut normed = vec![0.0; count * width];
         let mut qkv = vec![0.0; count * 3 * width];
@@ -142,11 +123,8 @@ impl TextTower {
         for row in normed.chunks_exact(width) {
             mean.iter_mut().zip(row).for_each(|(m, &x)| *m += x / count as f32);
         }
-        let mut out = vec![0.0; self.out.outputs()];
-        let dim = out.len();
-        self.out.apply(1, (&mean, width), (&mut out, dim), Epilogue::STORE);
-        normalise(&mut out);
-        Ok(out)
+        self.out.apply(1, (&mean, width), (out, self.out.outputs()), Epilogue::STORE);
+        normalise(out);
     }
 }
 

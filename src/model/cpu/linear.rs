@@ -15,6 +15,9 @@ use super::simd::{Isa, Kernel, Simd};
 /// Bytes of rows and results that are worked on at a time, so that they stay in the second-level cache with a panel.
 const BLOCK_BYTES: usize = 256 << 10;
 
+/// √(2/π), of the tanh form of GELU.
+const ROOT_2_OVER_PI: f32 = 0.797_884_6;
+
 /// What follows the product, element by element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Activation {
@@ -28,7 +31,7 @@ pub(crate) enum Activation {
 
 impl Activation {
     #[inline(always)]
-    unsafe fn apply<S: Simd>(self, x: S::F) -> S::F {
+    pub(super) unsafe fn apply<S: Simd>(self, x: S::F) -> S::F {
         // SAFETY: arithmetic only; the caller vouches for the instruction set.
         unsafe {
             match self {
@@ -37,7 +40,7 @@ impl Activation {
                 // x / 2 × (1 + tanh u) = x / (1 + e^(-2u)), u = √(2/π) (x + 0.044715 x³)
                 Activation::GeluTanh => {
                     let cube = S::fma(S::mul(x, x), S::splat(0.044_715), S::splat(1.0));
-                    let e = S::exp(S::mul(S::mul(x, cube), S::splat(-1.595_769_1)));
+                    let e = S::exp(S::mul(S::mul(x, cube), S::splat(-2.0 * ROOT_2_OVER_PI)));
                     S::div(x, S::add(e, S::splat(1.0)))
                 }
             }

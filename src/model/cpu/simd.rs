@@ -45,6 +45,22 @@ pub(crate) trait Simd: Copy {
     unsafe fn exp2_whole(n: Self::F) -> Self::F;
     unsafe fn sum(v: Self::F) -> f32;
     unsafe fn largest(v: Self::F) -> f32;
+    /// Writes the nearest integers in 0..=255 as bytes.
+    unsafe fn store_bytes(p: *mut u8, v: Self::F);
+
+    unsafe fn zero() -> Self::I;
+    /// Four bytes, in every lane.
+    unsafe fn splat_bytes(p: *const u8) -> Self::I;
+    /// `4 × LANES` bytes.
+    unsafe fn load_quads(p: *const i8) -> Self::I;
+    /// Per lane: the sum plus the products of four unsigned bytes with four signed ones. Exact.
+    unsafe fn dot(unsigned: Self::I, signed: Self::I, sum: Self::I) -> Self::I;
+    unsafe fn to_float(v: Self::I) -> Self::F;
+    /// `4 × LANES` bytes of each of three pointers, interleaved: lane e of vector j holds the bytes number
+    /// [`quad_channel`]`(j, e)` of the three, and a zero. That is the order in which 128-bit unpack instructions leave them.
+    unsafe fn interleave(p: [*const u8; 3]) -> [Self::I; 4];
+    /// Writes `4 × LANES` bytes from vectors in the order of [`Simd::interleave`]: nearest integers, clamped to 0..=255.
+    unsafe fn store_interleaved(p: *mut u8, v: [Self::F; 4]);
 
     /// `eˣ`, relative error below 2e-7; x is clamped to what f32 can hold.
     ///
@@ -65,6 +81,11 @@ pub(crate) trait Simd: Copy {
             Self::mul(e, Self::exp2_whole(n))
         }
     }
+}
+
+/// Which of `4 × LANES` neighbouring bytes lane `lane` of vector `vector` belongs to, in [`Simd::interleave`].
+pub(crate) const fn quad_channel(vector: usize, lane: usize) -> usize {
+    lane / 4 * 16 + vector * 4 + lane % 4
 }
 
 /// Something to compute with whichever instructions the machine has.
@@ -256,5 +277,50 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn largest(v: Self::F) -> f32 {
         v.into_iter().fold(f32::NEG_INFINITY, f32::max)
+    }
+    #[inline(always)]
+    unsafe fn store_bytes(p: *mut u8, v: Self::F) {
+        // SAFETY: the caller vouches for N bytes.
+        unsafe { p.cast::<[u8; N]>().write(v.map(|x| x.round_ties_even() as u8)) }
+    }
+    #[inline(always)]
+    unsafe fn zero() -> Self::I {
+        [0; N]
+    }
+    #[inline(always)]
+    unsafe fn splat_bytes(p: *const u8) -> Self::I {
+        // SAFETY: the caller vouches for four bytes.
+        [i32::from_le_bytes(unsafe { p.cast::<[u8; 4]>().read() }); N]
+    }
+    #[inline(always)]
+    unsafe fn load_quads(p: *const i8) -> Self::I {
+        // SAFETY: the caller vouches for 4 × N bytes.
+        unsafe { p.cast::<[[u8; 4]; N]>().read() }.map(i32::from_le_bytes)
+    }
+    #[inline(always)]
+    unsafe fn dot(unsigned: Self::I, signed: Self::I, sum: Self::I) -> Self::I {
+        let product = |i: usize, shift: usize| ((unsigned[i] >> shift) & 255) * i32::from((signed[i] >> shift) as i8);
+        std::array::from_fn(|i| sum[i] + product(i, 0) + product(i, 8) + product(i, 16) + product(i, 24))
+    }
+    #[inline(always)]
+    unsafe fn to_float(v: Self::I) -> Self::F {
+        v.map(|x| x as f32)
+    }
+    #[inline(always)]
+    unsafe fn interleave(p: [*const u8; 3]) -> [Self::I; 4] {
+        // SAFETY: the caller vouches for 4 × N bytes at each pointer; `quad_channel` is below that.
+        let byte = |p: *const u8, j: usize, e: usize| unsafe { *p.add(quad_channel(j, e)) };
+        std::array::from_fn(|j| {
+            std::array::from_fn(|e| i32::from_le_bytes([byte(p[0], j, e), byte(p[1], j, e), byte(p[2], j, e), 0]))
+        })
+    }
+    #[inline(always)]
+    unsafe fn store_interleaved(p: *mut u8, v: [Self::F; 4]) {
+        for (j, v) in v.iter().enumerate() {
+            for (e, x) in v.iter().enumerate() {
+                // SAFETY: the caller vouches for 4 × N bytes.
+                unsafe { *p.add(quad_channel(j, e)) = x.round_ties_even() as u8 };
+            }
+        }
     }
 }

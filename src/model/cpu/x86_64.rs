@@ -87,6 +87,31 @@ impl Simd for Avx2 {
         round(v: __m256) -> __m256 = _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(v);
         exp2_whole(n: __m256) -> __m256 = _mm256_castsi256_ps(_mm256_slli_epi32::<23>(
             _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127))));
+        zero() -> __m256i = _mm256_setzero_si256();
+        splat_bytes(p: *const u8) -> __m256i = _mm256_set1_epi32(p.cast::<i32>().read_unaligned());
+        load_quads(p: *const i8) -> __m256i = _mm256_loadu_si256(p.cast());
+        to_float(v: __m256i) -> __m256 = _mm256_cvtepi32_ps(v);
+    }
+    #[inline(always)]
+    unsafe fn store_bytes(p: *mut u8, v: __m256) {
+        // SAFETY: arithmetic, and a store of the eight bytes that the caller vouches for.
+        unsafe {
+            let v = _mm256_cvtps_epi32(v);
+            let words = _mm_packs_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256::<1>(v));
+            _mm_storel_epi64(p.cast(), _mm_packus_epi16(words, words));
+        }
+    }
+    /// In 16-bit steps: the byte multiply-add of AVX2 saturates, and its results would differ from other machines'.
+    #[inline(always)]
+    unsafe fn dot(unsigned: __m256i, signed: __m256i, sum: __m256i) -> __m256i {
+        // SAFETY: arithmetic only; the caller vouches for the instruction set.
+        unsafe {
+            let even = _mm256_and_si256(unsigned, _mm256_set1_epi16(255));
+            let odd = _mm256_srli_epi16::<8>(unsigned);
+            let evens = _mm256_madd_epi16(even, _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(signed)));
+            let odds = _mm256_madd_epi16(odd, _mm256_srai_epi16::<8>(signed));
+            _mm256_add_epi32(sum, _mm256_add_epi32(evens, odds))
+        }
     }
     #[inline(always)]
     unsafe fn sum(v: __m256) -> f32 {
@@ -104,6 +129,32 @@ impl Simd for Avx2 {
             let v = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
             let v = _mm_max_ps(v, _mm_movehl_ps(v, v));
             _mm_cvtss_f32(_mm_max_ss(v, _mm_movehdup_ps(v)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn interleave(p: [*const u8; 3]) -> [__m256i; 4] {
+        // SAFETY: loads of the bytes that the caller vouches for, then arithmetic.
+        unsafe {
+            let [a, b, c] =
+                [Self::load_quads(p[0].cast()), Self::load_quads(p[1].cast()), Self::load_quads(p[2].cast())];
+            let zero = Self::zero();
+            let (ab, cz) = (_mm256_unpacklo_epi8(a, b), _mm256_unpacklo_epi8(c, zero));
+            let (ab_high, cz_high) = (_mm256_unpackhi_epi8(a, b), _mm256_unpackhi_epi8(c, zero));
+            [
+                _mm256_unpacklo_epi16(ab, cz),
+                _mm256_unpackhi_epi16(ab, cz),
+                _mm256_unpacklo_epi16(ab_high, cz_high),
+                _mm256_unpackhi_epi16(ab_high, cz_high),
+            ]
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_interleaved(p: *mut u8, v: [__m256; 4]) {
+        // SAFETY: arithmetic, then a store to the bytes that the caller vouches for.
+        unsafe {
+            let low = _mm256_packs_epi32(_mm256_cvtps_epi32(v[0]), _mm256_cvtps_epi32(v[1]));
+            let high = _mm256_packs_epi32(_mm256_cvtps_epi32(v[2]), _mm256_cvtps_epi32(v[3]));
+            _mm256_storeu_si256(p.cast(), _mm256_packus_epi16(low, high));
         }
     }
 }
@@ -138,5 +189,38 @@ impl Simd for Avx512 {
         exp2_whole(n: __m512) -> __m512 = _mm512_scalef_ps(_mm512_set1_ps(1.0), n);
         sum(v: __m512) -> f32 = _mm512_reduce_add_ps(v);
         largest(v: __m512) -> f32 = _mm512_reduce_max_ps(v);
+        store_bytes(p: *mut u8, v: __m512) -> () = _mm_storeu_si128(p.cast(), _mm512_cvtusepi32_epi8(
+            _mm512_cvtps_epi32(_mm512_max_ps(v, _mm512_setzero_ps()))));
+        zero() -> __m512i = _mm512_setzero_si512();
+        splat_bytes(p: *const u8) -> __m512i = _mm512_set1_epi32(p.cast::<i32>().read_unaligned());
+        load_quads(p: *const i8) -> __m512i = _mm512_loadu_si512(p.cast());
+        dot(unsigned: __m512i, signed: __m512i, sum: __m512i) -> __m512i = _mm512_dpbusd_epi32(sum, unsigned, signed);
+        to_float(v: __m512i) -> __m512 = _mm512_cvtepi32_ps(v);
+    }
+    #[inline(always)]
+    unsafe fn interleave(p: [*const u8; 3]) -> [__m512i; 4] {
+        // SAFETY: loads of the bytes that the caller vouches for, then arithmetic.
+        unsafe {
+            let [a, b, c] =
+                [Self::load_quads(p[0].cast()), Self::load_quads(p[1].cast()), Self::load_quads(p[2].cast())];
+            let zero = Self::zero();
+            let (ab, cz) = (_mm512_unpacklo_epi8(a, b), _mm512_unpacklo_epi8(c, zero));
+            let (ab_high, cz_high) = (_mm512_unpackhi_epi8(a, b), _mm512_unpackhi_epi8(c, zero));
+            [
+                _mm512_unpacklo_epi16(ab, cz),
+                _mm512_unpackhi_epi16(ab, cz),
+                _mm512_unpacklo_epi16(ab_high, cz_high),
+                _mm512_unpackhi_epi16(ab_high, cz_high),
+            ]
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_interleaved(p: *mut u8, v: [__m512; 4]) {
+        // SAFETY: arithmetic, then a store to the bytes that the caller vouches for.
+        unsafe {
+            let low = _mm512_packs_epi32(_mm512_cvtps_epi32(v[0]), _mm512_cvtps_epi32(v[1]));
+            let high = _mm512_packs_epi32(_mm512_cvtps_epi32(v[2]), _mm512_cvtps_epi32(v[3]));
+            _mm512_storeu_si512(p.cast(), _mm512_packus_epi16(low, high));
+        }
     }
 }
