@@ -42,6 +42,7 @@ pub(crate) struct Outcome {
     pub(crate) section: String,
     pub(crate) n: usize,
     pub(crate) command: String,
+    /// The last commit that changed the index under test.
     pub(crate) commit: String,
     pub(crate) machine: String,
     /// Load averages before and after.
@@ -67,7 +68,11 @@ impl Outcome {
         if !self.curves.is_empty() {
             let _ = write!(text, "![recall against queries per second]({})\n\n", plot_name(self));
         }
-        let _ = writeln!(text, "`{}` at commit {}; {}; load {}.\n", self.command, self.commit, self.machine, self.load);
+        let _ = writeln!(
+            text,
+            "`{}` with the index of commit {}; {}; load {}.\n",
+            self.command, self.commit, self.machine, self.load
+        );
         text
     }
 }

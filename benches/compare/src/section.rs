@@ -127,15 +127,12 @@ impl Bench {
         if !o.engines.is_empty() {
             command += &format!(" --engines {:?}", o.engines.join(","));
         }
-        let commit = line_of("git", &["rev-parse", "--short", "HEAD"]).unwrap_or_else(|| "unknown".into());
-        let changed =
-            line_of("git", &["status", "--porcelain", "--", "../../index/src"]).is_some_and(|line| !line.is_empty());
         let (machine, cpus) = machine();
         let mut outcome = Outcome {
             section: section.into(),
             n: self.data.n,
             command,
-            commit: if changed { format!("{commit} with changes in index/") } else { commit },
+            commit: env!("INDEX_COMMIT").into(),
             machine: format!("{machine}, {cpus} processors"),
             load: format!("{} before, {} after (1 and 5 minutes)", self.load_before, load()),
             tables,
