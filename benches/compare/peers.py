@@ -201,7 +201,8 @@ def main():
         except Exception as e:  # the driver decides what an engine that cannot means
             error = str(e) or type(e).__name__
         anonymous, mapped = memory()
-        answer = dict(cpu=watch.cpu, wall=watch.wall, busiest=busiest() - before, anonymous=anonymous, mapped=mapped, found=found or [], error=error)
+        answer = dict(cpu=watch.cpu, wall=watch.wall, busiest=busiest() - before)
+        answer.update(anonymous=anonymous, mapped=mapped, found=found or [], error=error)
         print("\n" + json.dumps(answer), flush=True)
 
 

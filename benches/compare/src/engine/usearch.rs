@@ -42,7 +42,12 @@ impl Engine for Usearch {
     fn open(&mut self, dir: &Path, mapped: bool) -> Result<()> {
         self.path = dir.join("index.usearch");
         let path = text(&self.path)?;
-        Ok(if mapped { self.index.view(path)? } else { self.index.load(path)? })
+        if mapped {
+            self.index.view(path)?;
+        } else {
+            self.index.load(path)?;
+        }
+        Ok(())
     }
 
     fn add(&mut self, keys: &[u64], rows: &[f32]) -> Result<()> {
