@@ -73,7 +73,8 @@ pub(crate) fn plan(part: &Part, target: Target, k: usize, passing: f32, filtered
     }
     let ef = match target {
         Target::Ef(ef) => Some(ef),
-        Target::Recall(recall) => width(part, recall, bias),
+        // Measured for ten neighbours; so many times more need a list so many times wider.
+        Target::Recall(recall) => width(part, recall, bias).map(|ef| ef.saturating_mul(k.max(10)) / 10),
         Target::Exact => None,
     };
     let Some(ef) = ef.map(|ef| ef.max(k)) else { return Plan::Scan };

@@ -168,3 +168,13 @@ fn a_search_by_key_leaves_the_key_out() {
         assert_eq!(found, reader.search(query).k(4).run().unwrap());
     }
 }
+
+#[test]
+fn readers_and_errors_cross_threads() {
+    fn crosses<T: Send + Sync>() {}
+    crosses::<tintype_index::Reader>();
+    crosses::<Index>();
+    crosses::<Error>();
+    fn moves<T: Send>() {}
+    moves::<tintype_index::Writer>();
+}

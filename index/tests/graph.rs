@@ -163,3 +163,17 @@ fn a_graph_that_is_taken_over_is_as_good_as_a_new_one() {
     let (grown, new) = (mean_recall(&index, &model, queries, 24), fresh(&model));
     assert!(grown > new - 0.02, "grown {grown}, new {new}");
 }
+
+#[test]
+fn a_recall_target_holds_for_many_neighbours_too() {
+    let all = embeddings(20_040, 24, 17);
+    let (vectors, queries) = all.split_at(20_000);
+    let (_dir, index, model) = build(vectors, Metric::Cosine);
+    let reader = index.reader().unwrap();
+    for (k, target) in [(1, 0.9), (10, 0.95), (50, 0.9), (50, 0.99)] {
+        let recall = |q: &Vec<f32>| model.recall(q, k, &reader.search(q).k(k).recall(target).run().unwrap());
+        let recall = queries.iter().map(recall).sum::<f64>() / queries.len() as f64;
+        // Forty queries: a little below is chance.
+        assert!(recall > f64::from(target) - 0.04, "recall@{k} {recall} where {target} was asked for");
+    }
+}
