@@ -295,38 +295,108 @@ pub(crate) fn scan_proven(
     work: &mut Work,
 ) -> Result<()> {
     work.best.clear();
-    let records = part.segment.records();
-    let factor = part.segment.encoding.factor();
-    let reach = part.segment.footer.reach;
-    let (length, lost, offset) = (work.query.length, work.query.error, work.query.codes.offset.abs());
-    // By Cauchy and Schwarz, with a little for the rounding of the sums themselves.
-    let bound = |score: f32, row: u32| {
-        let error = records.error(row);
-        let codes = factor * (length * error + lost * (reach + error));
-        codes * 1.001 + 1e-5 * (score.abs() + offset + records.bias(row).abs())
-    };
-    // The k best of the scores that rows have at least: what cannot reach the last of them is out.
-    let mut sure: BinaryHeap<Reverse<Score>> = BinaryHeap::with_capacity(k + 1);
-    let mut least = f32::NEG_INFINITY;
+    let bound = Bound::new(part, &work.query, work.query.error);
+    let mut sure = Sure::new(k);
     scan_chunks(part, kernels, among, work, |rows, scores, best| {
         for (&row, &score) in rows.iter().zip(scores) {
-            let bound = bound(score, row);
-            // A bound that is not a number keeps the row.
-            if score + bound < least {
-                continue;
-            }
-            best.push((score + bound, row));
-            sure.push(Reverse(Score(score - bound)));
-            if sure.len() > k {
-                sure.pop();
-                least = sure.peek().map_or(least, |last| last.0.0);
+            if let Some(most) = sure.admit(score, bound.of(score, row)) {
+                best.push((most, row));
             }
         }
     })?;
+    sure.keep(&mut work.best);
+    // A query from elsewhere has a few large numbers and the steps of its code are coarse: look again with finer steps before
+    // the exact rows are read, which are far away and four times as long.
+    if work.best.len() > REFINED + 4 * k {
+        let records = part.segment.records();
+        let rows: Vec<u32> = work.best.drain(..).map(|(_, row)| row).collect();
+        let bound = Bound::new(part, &work.query, work.query.fine_error);
+        let mut sure = Sure::new(k);
+        let mut fine = [0.0; CHUNK];
+        for rows in rows.chunks(CHUNK) {
+            kernels.scores(&work.query.codes, &records, rows, &mut work.scores);
+            kernels.scores(&work.query.fine, &records, rows, &mut fine);
+            for ((&row, &coarse), fine) in rows.iter().zip(&work.scores).zip(fine) {
+                let score = coarse + (fine - records.bias(row));
+                if let Some(most) = sure.admit(score, bound.of(score, row)) {
+                    work.best.push((most, row));
+                }
+            }
+        }
+        sure.keep(&mut work.best);
+    }
     // The candidate carries the best score that its row can have.
-    let reaches = work.best.iter().filter(|&&(most, _)| most >= least || most.is_nan());
-    work.candidates.extend(reaches.map(|&(score, row)| Candidate { score, part: at, row }));
+    work.candidates.extend(work.best.iter().map(|&(score, row)| Candidate { score, part: at, row }));
     Ok(())
+}
+
+/// Candidates from which on a second look by code pays.
+const REFINED: usize = 100;
+
+/// How far the score of a code can be off: by Cauchy and Schwarz, with a little for the rounding of the sums themselves.
+struct Bound<'a> {
+    records: Records<'a>,
+    factor: f32,
+    reach: f32,
+    length: f32,
+    lost: f32,
+    offset: f32,
+}
+
+impl<'a> Bound<'a> {
+    /// `lost` is the length of what the codes of the query leave out.
+    fn new(part: &'a Part, query: &EncodedQuery, lost: f32) -> Bound<'a> {
+        let segment = &part.segment;
+        let (factor, reach) = (segment.encoding.factor(), segment.footer.reach);
+        Bound {
+            records: segment.records(),
+            factor,
+            reach,
+            length: query.length,
+            lost,
+            offset: query.codes.offset.abs(),
+        }
+    }
+
+    #[inline]
+    fn of(&self, score: f32, row: u32) -> f32 {
+        let error = self.records.error(row);
+        let codes = self.factor * (self.length * error + self.lost * (self.reach + error));
+        codes * 1.001 + 1e-5 * (score.abs() + self.offset + self.records.bias(row).abs())
+    }
+}
+
+/// The k best of the scores that rows have at least: what cannot reach the last of them is out.
+struct Sure {
+    k: usize,
+    scores: BinaryHeap<Reverse<Score>>,
+    least: f32,
+}
+
+impl Sure {
+    fn new(k: usize) -> Sure {
+        Sure { k, scores: BinaryHeap::new(), least: f32::NEG_INFINITY }
+    }
+
+    /// The most that the score can be, unless that is too little. A bound that is not a number lets the row in.
+    #[inline]
+    fn admit(&mut self, score: f32, bound: f32) -> Option<f32> {
+        let most = score + bound;
+        if most < self.least {
+            return None;
+        }
+        self.scores.push(Reverse(Score(score - bound)));
+        if self.scores.len() > self.k {
+            self.scores.pop();
+            self.least = self.scores.peek().map_or(self.least, |last| last.0.0);
+        }
+        Some(most)
+    }
+
+    /// Drops rows that were let in before it was known that they have no chance.
+    fn keep(&self, rows: &mut Vec<(f32, u32)>) {
+        rows.retain(|&(most, _)| most >= self.least || most.is_nan());
+    }
 }
 
 /// A score in a heap.

@@ -34,6 +34,27 @@ pub(crate) struct EncodedQuery {
     pub(crate) length: f32,
     /// Length of what the query's code leaves out.
     pub(crate) error: f32,
+    /// What the code leaves out, in code form again: its score, without the bias, is to be added.
+    pub(crate) fine: CodeQuery,
+    /// Length of what both leave out.
+    pub(crate) fine_error: f32,
+}
+
+/// Encodes numbers in steps of `scale`, and leaves in their place what the codes leave out.
+fn encode_lines(residual: &mut [f32], scale: f32, query: &mut CodeQuery) {
+    let inverse = if scale < 1e-36 { 0.0 } else { 1.0 / scale };
+    query.lines.clear();
+    query.sum = 0;
+    for part in residual.chunks_mut(64) {
+        let mut line = Line([0; 64]);
+        for (byte, r) in line.0.iter_mut().zip(part) {
+            let code = (*r * inverse).round().clamp(-127.0, 127.0);
+            *byte = code as i8;
+            query.sum += i32::from(*byte);
+            *r -= code * scale;
+        }
+        query.lines.push(line);
+    }
 }
 
 fn length(v: &[f32]) -> f32 {
@@ -105,24 +126,16 @@ impl Encoding {
     pub(crate) fn query(&self, vector: &[f32], query: &mut EncodedQuery) {
         let mut residual = Vec::with_capacity(vector.len());
         let scale = self.residual(vector, &mut residual);
-        let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
         query.codes.offset = self.constant + self.side(&residual);
         query.codes.scale = self.factor() * scale;
         query.length = length(&residual);
-        query.codes.lines.clear();
-        let mut sum = 0;
-        for part in residual.chunks_mut(64) {
-            let mut line = Line([0; 64]);
-            for (byte, r) in line.0.iter_mut().zip(part) {
-                let code = (*r * inverse).round().clamp(-127.0, 127.0);
-                *byte = code as i8;
-                sum += i32::from(*byte);
-                *r -= code * scale;
-            }
-            query.codes.lines.push(line);
-        }
-        query.codes.sum = sum;
+        encode_lines(&mut residual, scale, &mut query.codes);
         query.error = length(&residual);
+        // Half a step is the most that is left.
+        let scale = scale / 254.0;
+        query.fine.scale = self.factor() * scale;
+        encode_lines(&mut residual, scale, &mut query.fine);
+        query.fine_error = length(&residual);
     }
 }
 
@@ -157,6 +170,13 @@ mod tests {
             let reach = vector.iter().zip(centre).map(|(a, b)| (a - b).powi(2)).sum::<f32>().sqrt();
             let bound = encoding.factor() * (encoded.length * code.error + encoded.error * (reach + code.error)) + 1e-3;
             prop_assert!((out[0] - exact).abs() <= bound, "{} against {exact}, bound {bound}", out[0]);
+            let coarse = out[0];
+            let records = Records::new(&record, shape, 1).unwrap();
+            Kernels::detect().scores(&encoded.fine, &records, &[0], &mut out);
+            let both = coarse + (out[0] - records.bias(0));
+            let bound = encoding.factor() * (encoded.length * code.error + encoded.fine_error * (reach + code.error)) + 1e-3;
+            prop_assert!((both - exact).abs() <= bound, "{both} against {exact}, fine bound {bound}");
+            prop_assert!(encoded.fine_error <= encoded.error / 50.0 + 1e-6);
         }
     }
 }
