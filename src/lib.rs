@@ -1,7 +1,4 @@
-//! Embedded retrieval engine for images.
-//!
-//! Four nouns: an [`Engine`] is a directory that you ingest photos into and search; an [`Encoder`] is a loaded model; an
-//! [`Index`](tintype_index::Index) holds vectors on disk; a [`Query`] says what to look for.
+#![doc = include_str!("../README.md")]
 
 mod catalog;
 mod engine;
