@@ -97,7 +97,7 @@ fn full_model() -> String {
     );
     match find("vit-b-32-laion2b") {
         Ok(model) => format!(
-            "{small}; a full CLIP of {:.0} (`tintype models use {}`: {:.0} MB, licence {})",
+            "{small}; a full CLIP of {:.0} on a like test (`tintype models use {}`: {:.0} MB, licence {})",
             model.scores.flickr30k[2],
             model.alias,
             model.download_size() as f64 / 1e6,
