@@ -1,8 +1,9 @@
 //! Towers on the CPU, close to the machine's limit: packed weights, fused epilogues, no allocation per layer.
 //!
-//! Everything multiplies through one [`Linear`]: weights are laid out once for the register tile, and bias, activation and
-//! residual are applied while a tile is still in registers. A 1 × 1 convolution in channels-last layout is the same product
-//! with a pixel as a row, so the convolutional image tower of the built-in model and the transformers share it.
+//! Everything multiplies through one packed layer, `Linear` in f32 or `ByteLinear` in int8: weights are laid out once for the
+//! register tile, and bias, activation and residual are applied while a tile is still in registers. A 1 × 1 convolution in
+//! channels-last layout is the same product with a pixel as a row, so the built-in model's two towers share it, and a
+//! transformer of any size can.
 //!
 //! Invariant: this is the only part of the engine with `unsafe` arithmetic. Every function that other modules call is safe
 //! and checks its lengths once per call, outside the loops.
