@@ -312,6 +312,27 @@ fn status_remove_and_verify() {
 }
 
 #[test]
+fn another_model_takes_over_and_hands_back() {
+    let place = Place::indexed();
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/model/open_clip_gelu");
+    let answers_with = || {
+        let hit: Value =
+            serde_json::from_str(&place.answer(&["search", "red", "-n", "--json", "--limit", "1"])).unwrap();
+        hit["model"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(answers_with(), "builtin");
+    place.answer(&["models", "use", model]);
+    assert_eq!(answers_with(), "open_clip_gelu", "without an option: the library knows how to load its model");
+    assert_eq!(
+        place.run(&["search", "red", "--model", "builtin"]).status.code(),
+        Some(1),
+        "an option switches nothing"
+    );
+    place.answer(&["models", "use", "builtin"]);
+    assert_eq!(answers_with(), "builtin");
+}
+
+#[test]
 fn a_page_needs_nothing_else() {
     let place = Place::indexed();
     let page = place.root.path().join("page.html");

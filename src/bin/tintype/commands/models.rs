@@ -39,8 +39,9 @@ enum ModelsCommand {
     /// Let the library answer with another model; all photos are read again, and can be searched meanwhile
     Use {
         /// `builtin`, a name that `tintype models` lists, or a model's directory
+        // Not named `model`: clap would take it for the global `--model` as well.
         #[arg(value_name = "NAME|DIR", value_hint = ValueHint::DirPath)]
-        model: String,
+        choice: String,
     },
     /// Print the directory of a model that is on this machine
     Path {
@@ -59,7 +60,7 @@ pub(crate) fn run(args: &ModelsArgs, common: &Common, talk: &Talk) -> anyhow::Re
             writeln!(io::stdout(), "{}", directory.display())?;
             Ok(Outcome::Done)
         }
-        Some(ModelsCommand::Use { model }) => switch(model, common, talk),
+        Some(ModelsCommand::Use { choice }) => switch(choice, common, talk),
         Some(ModelsCommand::Path { name }) => {
             let model = find(name)?;
             let Some(directory) = locate(model, &hub()?) else {
