@@ -109,7 +109,7 @@ impl Repository {
     /// file system has neither, the blob itself.
     pub(super) fn link(&self, etag: &str, commit: &str, file: &str, symlinks: bool) -> Result<()> {
         let (blob, pointer) = (self.blob(etag), self.snapshot(commit).join(file));
-        let fresh = self.snapshot(commit).join(format!(".{file}.{}", std::process::id()));
+        let fresh = self.snapshot(commit).join(aside(file));
         // What a program that was killed has left.
         let _ = fs::remove_file(&fresh);
         let target = Path::new("..").join("..").join("blobs").join(etag);
@@ -123,7 +123,7 @@ impl Repository {
             return Ok(());
         }
         let refs = self.root().join("refs");
-        let fresh = refs.join(format!(".{}", std::process::id()));
+        let fresh = refs.join(aside(revision));
         fs::write(&fresh, commit)
             .and_then(|()| fs::rename(&fresh, refs.join(revision)))
             .map_err(|error| self.trouble(error))
@@ -147,6 +147,11 @@ impl Repository {
         };
         Error::ModelCache { path: self.root(), reason: reason.to_owned(), source }
     }
+}
+
+/// A name to write under before renaming to `name`, which no other program and no other thread writes to.
+fn aside(name: &str) -> String {
+    format!(".{name}.{}.{:?}", std::process::id(), std::thread::current().id())
 }
 
 /// Whether `text` is a commit: 40 hexadecimal digits. Everything else would be a path of a stranger's choice.
