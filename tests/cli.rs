@@ -333,6 +333,26 @@ fn another_model_takes_over_and_hands_back() {
 }
 
 #[test]
+fn a_model_takes_over_in_the_background() {
+    let place = Place::indexed();
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/model/open_clip_gelu");
+    place.answer(&["models", "use", model, "--background"]);
+    let log = place.root.path().join("library/switch.log");
+    let start = std::time::Instant::now();
+    loop {
+        // A search that falls into the very moment of the change may say so instead of answering.
+        let output = place.run(&["search", "red", "-n", "--json", "--limit", "1"]);
+        let hit: Option<Value> = serde_json::from_slice(&output.stdout).ok();
+        if hit.is_some_and(|hit| hit["model"] == "open_clip_gelu") {
+            break;
+        }
+        let said = std::fs::read_to_string(&log).unwrap();
+        assert!(start.elapsed().as_secs() < 60, "{said}");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+}
+
+#[test]
 fn a_page_needs_nothing_else() {
     let place = Place::indexed();
     let page = place.root.path().join("page.html");

@@ -45,6 +45,8 @@ pub(crate) fn open(common: &Common, talk: &Talk) -> anyhow::Result<Option<Engine
         Err(error @ Error::SpaceMismatch { .. }) if common.model.is_some() => {
             Err(anyhow::Error::new(error).context(format!("`tintype models use {choice}` switches the library")))
         }
+        // Another process has just finished switching the library.
+        Err(Error::SpaceMismatch { .. }) if Engine::space(&dir)?.fingerprint != space.fingerprint => open(common, talk),
         Err(error @ Error::SpaceMismatch { .. }) => {
             Err(anyhow::Error::new(error).context(format!("say with --model how to load {}", space.model)))
         }

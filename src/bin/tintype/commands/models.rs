@@ -1,8 +1,11 @@
 //! `tintype models`: which there are, fetching one, choosing one.
 
+use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
+use anyhow::Context;
 use clap::{Args, Subcommand, ValueHint};
 use serde::Serialize;
 use tintype::model::hub::locate;
@@ -42,6 +45,9 @@ enum ModelsCommand {
         // Not named `model`: clap would take it for the global `--model` as well.
         #[arg(value_name = "NAME|DIR", value_hint = ValueHint::DirPath)]
         choice: String,
+        /// Return at once and read the photos in another process
+        #[arg(long)]
+        background: bool,
     },
     /// Print the directory of a model that is on this machine
     Path {
@@ -60,7 +66,7 @@ pub(crate) fn run(args: &ModelsArgs, common: &Common, talk: &Talk) -> anyhow::Re
             writeln!(io::stdout(), "{}", directory.display())?;
             Ok(Outcome::Done)
         }
-        Some(ModelsCommand::Use { choice }) => switch(choice, common, talk),
+        Some(ModelsCommand::Use { choice, background }) => switch(choice, *background, common, talk),
         Some(ModelsCommand::Path { name }) => {
             let model = find(name)?;
             let Some(directory) = locate(model, &hub()?) else {
@@ -230,7 +236,7 @@ Scores as published by open_clip, in percent, higher is better. Flickr30k: capti
 the first 10. COCO: the first of 5000, and among the first 5. ImageNet: photos named rightly out of 1000 names.";
 
 /// Switches the library to another model, or makes an empty one with it.
-fn switch(choice: &str, common: &Common, talk: &Talk) -> anyhow::Result<Outcome> {
+fn switch(choice: &str, background: bool, common: &Common, talk: &Talk) -> anyhow::Result<Outcome> {
     let directory = library::directory(common)?;
     let encoder = library::load(choice, talk)?;
     let current = match Engine::space(&directory) {
@@ -249,6 +255,15 @@ fn switch(choice: &str, common: &Common, talk: &Talk) -> anyhow::Result<Outcome>
     }
     let engine = library::open_existing(common, talk)?;
     library::note(&directory, &encoder, choice)?;
+    if background {
+        let log = switch_apart(choice, &directory)?;
+        talk.say(format_args!(
+            "reading the photos with {choice} in the background; until that is done {} answers. Its report: {}",
+            current.model,
+            log.display()
+        ));
+        return Ok(Outcome::Done);
+    }
     let interrupt = Interrupt::listen()?;
     let meter = Meter::new(talk, format!("reading photos with {choice}"), Unit::Photos);
     let switch = engine.switch(encoder).cancel(|| interrupt.asked());
@@ -266,4 +281,18 @@ fn switch(choice: &str, common: &Common, talk: &Talk) -> anyhow::Result<Outcome>
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Starts this program once more to switch the library, apart from this terminal, and returns where it writes what it says.
+/// The model has been fetched and loaded by now, so what can go wrong early has been said here.
+fn switch_apart(choice: &str, directory: &Path) -> anyhow::Result<PathBuf> {
+    let log = directory.join("switch.log");
+    let file = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("--library").arg(directory).args(["models", "use", choice]);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
+    #[cfg(unix)]
+    std::os::unix::process::CommandExt::process_group(&mut command, 0);
+    command.spawn().context("cannot start another process")?;
+    Ok(log)
 }
