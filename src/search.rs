@@ -40,8 +40,7 @@ impl Engine {
     /// Looks for photos: a request; its `run` does it. Takes query text or a [`Query`].
     ///
     /// ```no_run
-    /// # fn main() -> tintype::Result<()> {
-    /// # let engine: tintype::Engine = unimplemented!();
+    /// # fn example(engine: &tintype::Engine) -> tintype::Result<()> {
     /// for hit in engine.search("a dog on the beach -leash after:2024").limit(20).run()? {
     ///     println!("{:.3} {}", hit.score, hit.path.display());
     /// }

@@ -125,8 +125,7 @@ impl Engine {
     /// Takes in the photos at and below `paths`: a request; its `run` does it.
     ///
     /// ```no_run
-    /// # fn main() -> tintype::Result<()> {
-    /// # let engine: tintype::Engine = unimplemented!();
+    /// # fn example(engine: &tintype::Engine) -> tintype::Result<()> {
     /// let report = engine.ingest(["/home/me/Photos"]).exclude("*.tmp").on_progress(|p| eprintln!("{}", p.done)).run()?;
     /// for skipped in &report.skipped {
     ///     eprintln!("{}: {}", skipped.path.display(), skipped.error);
