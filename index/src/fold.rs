@@ -8,9 +8,9 @@
 use crate::segment::Part;
 
 /// Vectors without a graph, all together, beyond which a commit builds one.
-pub(crate) const FLAT: u32 = 16_384;
-/// Graphs of fewer vectors are not worth having: scanning their codes is as fast.
-pub(crate) const GRAPH: u32 = 4_096;
+pub(crate) const FLAT: u32 = if cfg!(fuzzing) { 256 } else { 16_384 };
+/// Graphs of fewer vectors are not worth having: scanning their codes is as fast. (A fuzzer wants graphs, not speed.)
+pub(crate) const GRAPH: u32 = if cfg!(fuzzing) { 64 } else { 4_096 };
 /// Share of removed vectors beyond which a segment is rewritten.
 const REMOVED_SHARE: u32 = 3;
 
