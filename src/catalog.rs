@@ -10,7 +10,10 @@
 //! - A photo whose file is gone keeps its row (`gone`) and its vector, and is never an answer.
 //! - Keys are handed out in rising order and never twice.
 
+mod clause;
+mod describe;
 mod filter;
+mod item;
 mod key;
 mod lock;
 mod path;
@@ -18,15 +21,18 @@ mod read;
 mod record;
 mod schema;
 mod store;
+mod words;
 mod write;
 
+pub(crate) use item::{Item, SourceFile, SourceState, Whereabouts};
+pub use item::{Source, SourceKind};
 pub use key::Key;
 pub(crate) use key::Keys;
 pub(crate) use lock::WriteLock;
-pub(crate) use path::{absolute, fingerprint};
+pub(crate) use path::{absolute, fingerprint, is_address};
 pub(crate) use read::{Kind, Known, Reader};
 pub(crate) use record::Hash;
 pub use record::{Place, Record};
-pub(crate) use schema::{Space, State};
+pub(crate) use schema::{CAPTIONS, Space, State};
 pub(crate) use store::Catalog;
 pub(crate) use write::{Change, Writer};

@@ -5,6 +5,7 @@
 //! vectors than it has records, never fewer for long (an ingest makes up what is missing).
 
 mod library;
+mod picture;
 mod status;
 mod switch;
 

@@ -223,6 +223,22 @@ pub enum Error {
         /// Limit in bytes.
         limit: u64,
     },
+    /// A picture of which the library holds no bytes and knows no file.
+    #[error("{}: {reason}", path.display())]
+    NoPicture {
+        /// The picture's address in the library.
+        path: PathBuf,
+        /// Why, and what can be done.
+        reason: String,
+    },
+    /// A file of a collection that cannot be read.
+    #[error("{}: {reason}", path.display())]
+    BadCollection {
+        /// The file.
+        path: PathBuf,
+        /// What was found, what was expected, and what to do.
+        reason: String,
+    },
     /// The library was made with another model.
     #[error("{}: this library was made with {found}, not with {expected}", path.display())]
     SpaceMismatch {

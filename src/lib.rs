@@ -9,11 +9,11 @@ pub mod model;
 pub mod query;
 mod search;
 
-pub use catalog::{Key, Place, Record};
+pub use catalog::{Key, Place, Record, Source, SourceKind};
 pub use engine::{Engine, Root, Status, Switch, SwitchReport, VerifyReport};
 pub use error::{Error, Result};
 pub use ingest::{Ingest, Progress, Report, Skipped};
 pub use model::{EmbeddingSpace, Embeddings, Encode, Encoder, PixelBatch};
-pub use query::{Bounds, Condition, Filter, Part, Query, Term};
-pub use search::{Hit, Search};
+pub use query::{Bounds, Condition, Expression, Filter, Part, Query, Term};
+pub use search::{Hit, Ranking, Search};
 pub use tintype_index as index;

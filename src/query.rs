@@ -49,11 +49,14 @@
 //! | `path:Holidays/**` `path:IMG_*` | whose path fits, see [`Condition::Path`] |
 //! | `in:~/Photos` | below this folder |
 //! | `type:jpeg,png` | of one of these formats |
+//! | `text:"red car"` `text:begin*` | whose caption or file name has these words, see [`Condition::Mentions`]; a query of nothing else is ranked by them |
+//! | `where:"width > 1024 and NSFW = 'UNLIKELY'"` | for which this holds, over any column of metadata, see [`Expression`] |
 //! | `width:2000..` `height:..1080` `size:1MB..5MB` | within this range, also as `>2000`, `>=2000`, `<2000`, `<=2000`, or exactly `2000` |
 //!
 //! All filters must hold. `camera:`, `lens:`, `type:`, `path:` and `in:` given again are alternatives.
 
 mod display;
+mod expression;
 mod filter;
 mod lex;
 mod parse;
@@ -62,9 +65,11 @@ mod value;
 
 use std::path::PathBuf;
 
+pub use expression::{Column, Comparison, Expression, Operand, Value};
 pub use filter::{Bounds, Condition, Filter, Predicate};
 pub use parse::Parser;
 pub(crate) use plan::{Plan, Stored, Target};
+pub(crate) use value::edits;
 
 use crate::catalog::Key;
 
@@ -118,6 +123,12 @@ impl Query {
     /// Every photo, newest first.
     pub fn all() -> Self {
         Self::default()
+    }
+
+    /// Whether photos are ranked by the query; one that only filters lists them, newest first.
+    pub fn ranks(&self) -> bool {
+        let mentions = |condition: &Condition| matches!(condition, Condition::Mentions(_));
+        !self.parts.is_empty() || self.filter.conditions().iter().any(mentions)
     }
 
     /// Words.

@@ -6,7 +6,8 @@
 
 use rusqlite::types::Value;
 
-use super::path;
+use super::clause::Fields;
+use super::{path, words};
 use crate::Result;
 use crate::query::{Bounds, Condition, Filter, Predicate};
 
@@ -16,6 +17,8 @@ const EARTH: f64 = 6371.0088;
 /// A `WHERE` condition and what is left to check.
 #[derive(Debug)]
 pub(super) struct Narrowed {
+    /// The tables that the clause is about.
+    pub(super) tables: &'static str,
     pub(super) clause: String,
     pub(super) values: Vec<Value>,
     /// For conditions on path and place only.
@@ -26,19 +29,20 @@ pub(super) struct Narrowed {
 pub(super) struct Names {
     pub(super) cameras: Vec<String>,
     pub(super) lenses: Vec<String>,
+    pub(super) fields: Fields,
 }
 
 impl Narrowed {
     /// The filter over photos whose file is there.
     ///
     /// # Errors
-    /// [`crate::Error::BadQuery`] for a path pattern that cannot be read.
+    /// [`crate::Error::BadQuery`] for a path pattern that cannot be read and for a column that is not there.
     pub(super) fn new(filter: &Filter, names: &Names) -> Result<Narrowed> {
         let mut clauses = vec!["gone IS NULL".to_owned()];
         let mut values = Vec::new();
         let mut rest = Filter::new();
         for condition in filter.conditions() {
-            match exact(condition, names, &mut values) {
+            match exact(condition, names, &mut values)? {
                 Some(clause) => clauses.push(clause),
                 None => {
                     if let Condition::Near { place, kilometres } = condition {
@@ -49,56 +53,71 @@ impl Narrowed {
             }
         }
         let rest = if rest.is_empty() { None } else { Some(rest.predicate(jiff::tz::TimeZone::system())?) };
-        Ok(Narrowed { clause: clauses.join(" AND "), values, rest })
+        let tables = if asks_metadata(filter) { "photo LEFT JOIN meta USING (key)" } else { "photo" };
+        Ok(Narrowed { tables, clause: clauses.join(" AND "), values, rest })
     }
 }
 
 /// Whether a filter names cameras or lenses.
 pub(super) fn names_equipment(filter: &Filter) -> bool {
-    fn one(condition: &Condition) -> bool {
-        match condition {
-            Condition::Camera(_) | Condition::Lens(_) => true,
-            Condition::Not(inner) => one(inner),
-            _ => false,
-        }
+    filter.conditions().iter().any(|condition| matches!(plain(condition), Condition::Camera(_) | Condition::Lens(_)))
+}
+
+/// Whether a filter names columns.
+pub(super) fn asks_metadata(filter: &Filter) -> bool {
+    filter.conditions().iter().any(|condition| matches!(plain(condition), Condition::Where(_)))
+}
+
+/// The condition without negations.
+fn plain(condition: &Condition) -> &Condition {
+    match condition {
+        Condition::Not(inner) => plain(inner),
+        other => other,
     }
-    filter.conditions().iter().any(one)
 }
 
 /// A clause that says the same as the condition and is never null; none where there is no such clause.
-fn exact(condition: &Condition, names: &Names, values: &mut Vec<Value>) -> Option<String> {
+fn exact(condition: &Condition, names: &Names, values: &mut Vec<Value>) -> Result<Option<String>> {
     let start = values.len();
     let mut time = |operator: &str, time: &jiff::civil::DateTime| {
         values.push(Value::Text(time.to_string()));
-        Some(format!("time {operator} ?"))
+        format!("time {operator} ?")
     };
-    match condition {
+    Ok(Some(match condition {
         Condition::After(at) => time(">=", at),
         Condition::Before(at) => time("<", at),
-        Condition::Camera(wanted) => Some(one_of("camera", containing(&names.cameras, wanted), values)),
-        Condition::Lens(wanted) => Some(one_of("lens", containing(&names.lenses, wanted), values)),
-        Condition::Format(wanted) => Some(one_of("format", wanted.iter().map(|name| name.to_lowercase()), values)),
-        Condition::Width(bounds) => Some(between("width", *bounds, values)),
-        Condition::Height(bounds) => Some(between("height", *bounds, values)),
-        Condition::Size(bounds) => Some(between("size", *bounds, values)),
+        Condition::Camera(wanted) => one_of("camera", containing(&names.cameras, wanted), values),
+        Condition::Lens(wanted) => one_of("lens", containing(&names.lenses, wanted), values),
+        Condition::Format(wanted) => one_of("format", wanted.iter().map(|name| name.to_lowercase()), values),
+        Condition::Width(bounds) => between("width", *bounds, values),
+        Condition::Height(bounds) => between("height", *bounds, values),
+        Condition::Size(bounds) => between("size", *bounds, values),
+        Condition::Where(expression) => names.fields.clause(expression, values)?,
+        Condition::Mentions(text) => match words::all(text) {
+            Some(query) => {
+                values.push(Value::Text(query));
+                "(key IN (SELECT rowid FROM words WHERE words MATCH ?))".to_owned()
+            }
+            None => "0".to_owned(),
+        },
         Condition::Under(dirs) => {
-            let mut any = vec!["0"];
+            let mut any = vec!["0".to_owned()];
             for dir in dirs {
-                let (clause, range) = path::below(dir);
+                let (clause, range) = path::photos_below(dir);
                 any.push(clause);
                 values.extend(range);
             }
-            Some(format!("({})", any.join(" OR ")))
+            format!("({})", any.join(" OR "))
         }
-        Condition::Not(inner) => match exact(inner, names, values) {
-            Some(clause) => Some(format!("NOT {clause}")),
+        Condition::Not(inner) => match exact(inner, names, values)? {
+            Some(clause) => format!("NOT {clause}"),
             None => {
                 values.truncate(start);
-                None
+                return Ok(None);
             }
         },
-        _ => None,
-    }
+        _ => return Ok(None),
+    }))
 }
 
 fn containing<'a>(all: &'a [String], wanted: &[String]) -> impl Iterator<Item = String> + use<'a> {
@@ -186,6 +205,9 @@ mod tests {
                     camera: cameras[at(4)].map(str::to_owned),
                     lens: [None, Some("EF 50mm")][at(2)].map(str::to_owned),
                     place: places[at(6)].map(|(latitude, longitude)| Place { latitude, longitude }),
+                    link: None,
+                    caption: None,
+                    item: None,
                 }
             })
             .collect()

@@ -55,6 +55,22 @@ pub(super) fn below(dir: &Path) -> (&'static str, Vec<Value>) {
     }
 }
 
+/// As [`below`] for photos, those included that came from the file `dir`, which may be a shard or a list.
+pub(super) fn photos_below(dir: &Path) -> (String, Vec<Value>) {
+    let (clause, mut values) = below(dir);
+    values.push(to_sql(dir));
+    (format!("({clause} OR source IN (SELECT id FROM source WHERE path = ?))"), values)
+}
+
+/// As [`below`] for files that were skipped, members of the shard `dir` included. That a folder called `dir!` is met too does no
+/// harm: what is forgotten here is looked at again.
+pub(super) fn skipped_below(dir: &Path) -> (String, Vec<Value>) {
+    let (clause, mut values) = below(dir);
+    let members = |mark: char| Value::Text(format!("{}{mark}", dir.display()));
+    values.extend([members('!'), members('$')]);
+    (format!("({clause} OR (path >= ? AND path < ?))"), values)
+}
+
 /// The smallest byte string above all that begin with `prefix`, which ends in a separator and so never in 255.
 fn successor(mut prefix: Vec<u8>) -> Vec<u8> {
     if let Some(last) = prefix.last_mut() {
@@ -101,6 +117,9 @@ pub(crate) fn fingerprint(path: &Path) -> u128 {
 ///
 /// A path that is gone keeps the spelling it had, so that it can still be named.
 pub(crate) fn absolute(path: &Path) -> std::io::Result<PathBuf> {
+    if is_address(path) {
+        return Ok(path.to_path_buf());
+    }
     let absolute = std::path::absolute(path)?;
     for existing in absolute.ancestors() {
         if let Ok(real) = existing.canonicalize() {
@@ -111,6 +130,11 @@ pub(crate) fn absolute(path: &Path) -> std::io::Result<PathBuf> {
         }
     }
     Ok(normal(&absolute))
+}
+
+/// Whether it is an address of the web.
+pub(crate) fn is_address(path: &Path) -> bool {
+    path.to_str().is_some_and(|text| text.starts_with("https://") || text.starts_with("http://"))
 }
 
 /// Resolves `.` and `..` by their spelling.

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 
-use super::filter::{Names, Narrowed, names_equipment};
+use super::clause::Fields;
+use super::filter::{Names, Narrowed, asks_metadata, names_equipment};
 use super::record::{COLUMNS, invalid};
 use super::schema::{Space, State, VERSION};
 use super::{Catalog, Hash, Key, Keys, Place, Record, path};
@@ -54,7 +55,7 @@ impl<'a> Reader<'a> {
         Ok(Reader { catalog, connection: Some(connection) })
     }
 
-    fn ask<T>(&self, question: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+    pub(super) fn ask<T>(&self, question: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
         let connection = self.connection.as_ref().expect("there until the drop");
         question(connection).map_err(self.catalog.error())
     }
@@ -97,14 +98,16 @@ impl<'a> Reader<'a> {
         let narrowed = self.narrow(filter)?;
         self.ask(|db| {
             let mut keys = Keys::default();
-            let columns = if narrowed.rest.is_some() { "key, path, latitude, longitude" } else { "key" };
-            let mut rows = db.prepare_cached(&format!("SELECT {columns} FROM photo WHERE {}", narrowed.clause))?;
+            let columns = if narrowed.rest.is_some() { "key, path, latitude, longitude, link" } else { "key" };
+            let mut rows =
+                db.prepare_cached(&format!("SELECT {columns} FROM {} WHERE {}", narrowed.tables, narrowed.clause))?;
             let mut rows = rows.query(params_from_iter(&narrowed.values))?;
             let mut seen = Record::blank();
             while let Some(row) = rows.next()? {
                 if let Some(rest) = &narrowed.rest {
                     seen.path = path_of(row, 1)?;
                     seen.place = place_of(row, 2)?;
+                    seen.link = row.get(4)?;
                     if !rest.matches(&seen) {
                         continue;
                     }
@@ -119,7 +122,8 @@ impl<'a> Reader<'a> {
     pub(crate) fn list(&self, filter: &Filter, offset: usize, limit: usize) -> Result<Vec<Record>> {
         let narrowed = self.narrow(filter)?;
         self.ask(|db| {
-            let sql = format!("SELECT {COLUMNS} FROM photo WHERE {} ORDER BY time DESC, key DESC", narrowed.clause);
+            let Narrowed { tables, clause, .. } = &narrowed;
+            let sql = format!("SELECT {COLUMNS} FROM {tables} WHERE {clause} ORDER BY time DESC, key DESC");
             let mut rows = db.prepare_cached(&sql)?;
             let mut rows = rows.query(params_from_iter(&narrowed.values))?;
             let (mut found, mut passed, mut seen) = (Vec::new(), 0, Record::blank());
@@ -128,6 +132,7 @@ impl<'a> Reader<'a> {
                 if let Some(rest) = &narrowed.rest {
                     seen.path = path_of(row, 1)?;
                     seen.place = place_of(row, 11)?;
+                    seen.link = row.get(13)?;
                     if !rest.matches(&seen) {
                         continue;
                     }
@@ -141,8 +146,11 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn narrow(&self, filter: &Filter) -> Result<Narrowed> {
-        let mut names = Names { cameras: Vec::new(), lenses: Vec::new() };
+    pub(super) fn narrow(&self, filter: &Filter) -> Result<Narrowed> {
+        let mut names = Names { cameras: Vec::new(), lenses: Vec::new(), fields: Fields::default() };
+        if asks_metadata(filter) {
+            names.fields = Fields(self.fields()?);
+        }
         if names_equipment(filter) {
             names.cameras = self.distinct("camera")?;
             names.lenses = self.distinct("lens")?;
@@ -223,13 +231,14 @@ impl<'a> Reader<'a> {
     pub(crate) fn known(&self, scope: &[PathBuf], mut each: impl FnMut(Known)) -> Result<()> {
         self.ask(|db| {
             for dir in scope {
-                let (below, values) = path::below(dir);
+                let (below, values) = path::photos_below(dir);
                 let mut rows = db.prepare(&format!("SELECT path, size, mtime, key, gone FROM photo WHERE {below}"))?;
                 let mut rows = rows.query(params_from_iter(&values))?;
                 while let Some(row) = rows.next()? {
                     let gone = !matches!(row.get_ref(4)?, ValueRef::Null);
                     each(known(row, Kind::Photo { key: row.get::<_, i64>(3)? as Key, gone })?);
                 }
+                let (below, values) = path::skipped_below(dir);
                 let sql = format!("SELECT path, size, mtime, reason, version FROM skipped WHERE {below}");
                 let mut rows = db.prepare(&sql)?;
                 let mut rows = rows.query(params_from_iter(&values))?;
@@ -249,6 +258,11 @@ impl<'a> Reader<'a> {
             let lines: rusqlite::Result<Vec<String>> = rows.query_map([], |row| row.get(0))?.collect();
             Ok(lines?.into_iter().filter(|line| line != "ok").collect())
         })
+    }
+
+    /// Rises with every change of photos.
+    pub(crate) fn stamp(&self) -> Result<i64> {
+        self.ask(|db| db.prepare_cached("SELECT stamp FROM library")?.query_row([], |row| row.get(0)))
     }
 
     /// The key that the next photo gets.
@@ -273,7 +287,7 @@ fn known(row: &Row<'_>, kind: Kind) -> rusqlite::Result<Known> {
     Ok(Known { path: path_of(row, 0)?, size: row.get::<_, i64>(1)? as u64, mtime: row.get(2)?, kind })
 }
 
-fn path_of(row: &Row<'_>, column: usize) -> rusqlite::Result<PathBuf> {
+pub(super) fn path_of(row: &Row<'_>, column: usize) -> rusqlite::Result<PathBuf> {
     path::from_sql(row.get_ref(column)?).ok_or_else(|| invalid(column, "path"))
 }
 

@@ -1,11 +1,11 @@
 //! One photo, as the catalog knows it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rusqlite::Row;
 use rusqlite::types::ValueRef;
 
-use super::{Key, path};
+use super::{Item, Key, path};
 
 /// Content hash: BLAKE3 of all bytes of the file.
 pub(crate) type Hash = [u8; 32];
@@ -25,15 +25,20 @@ pub struct Place {
 pub struct Record {
     /// Its key in the index.
     pub key: Key,
-    /// Absolute path.
+    /// Absolute path. Of a picture in a collection the address there: `/shards/0.tar!000.jpg`, `/emb/img_emb_0.npy#17`, or
+    /// `https://…` for one of the web.
     pub path: PathBuf,
+    /// Where the picture is, as its collection says, if that is not the path: a path or an address of the web.
+    pub link: Option<String>,
+    /// What its collection says of it in words.
+    pub caption: Option<String>,
     /// Bytes.
     pub size: u64,
     /// Modification time, nanoseconds since 1970.
     pub mtime: i64,
-    /// Content hash, hexadecimal.
+    /// Content hash, hexadecimal; empty where only the vector is known.
     pub hash: String,
-    /// Lower-case name of the format: `jpeg`.
+    /// Lower-case name of the format: `jpeg`; empty where only the vector is known.
     pub format: String,
     /// Pixels, after orientation.
     pub width: u32,
@@ -47,11 +52,13 @@ pub struct Record {
     pub lens: Option<String>,
     /// Where it was taken.
     pub place: Option<Place>,
+    /// What a collection says of it, on the way into the catalog.
+    pub(crate) item: Option<Box<Item>>,
 }
 
 /// The columns that [`Record::from_row`] reads, in its order.
 pub(super) const COLUMNS: &str =
-    "key, path, size, mtime, hash, format, width, height, taken, camera, lens, latitude, longitude";
+    "key, path, size, mtime, hash, format, width, height, taken, camera, lens, latitude, longitude, link, caption";
 
 impl Record {
     /// A row that selected [`COLUMNS`].
@@ -77,6 +84,9 @@ impl Record {
             camera: row.get(9)?,
             lens: row.get(10)?,
             place,
+            link: row.get(13)?,
+            caption: row.get(14)?,
+            item: None,
         })
     }
 
@@ -95,7 +105,20 @@ impl Record {
             camera: None,
             lens: None,
             place: None,
+            link: None,
+            caption: None,
+            item: None,
         }
+    }
+
+    /// Where people would look for the picture: what its collection says, else the path.
+    pub fn place_of_picture(&self) -> &Path {
+        self.link.as_deref().map_or(&self.path, Path::new)
+    }
+
+    /// The content hash as stored: empty where the content is not known.
+    pub(super) fn hash_bytes(&self) -> Vec<u8> {
+        blake3::Hash::from_hex(&self.hash).map_or_else(|_| Vec::new(), |hash| hash.as_bytes().to_vec())
     }
 
     /// The content hash as bytes.

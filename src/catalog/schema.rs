@@ -14,7 +14,7 @@ pub(super) const APPLICATION: i32 = 0x5449_4e54;
 pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Step *n* leads from version *n* to *n* + 1.
-pub(super) const MIGRATIONS: &[&str] = &[V1];
+pub(super) const MIGRATIONS: &[&str] = &[V1, V2];
 
 /// `time` is when the photo was taken, or the file's modification time in local civil time where the camera did not say, as
 /// ISO 8601 text: it sorts, it fits SQLite's date functions, and people can read it.
@@ -73,6 +73,51 @@ CREATE TABLE skipped (
     version TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 ";
+
+/// Collections. `source` is a file that photos came from; `done` counts its rows that are dealt with. A photo of a source has its
+/// address in it as path (`shard.tar!000.jpg`, `img_emb_0.npy#17`), `start` is the byte where the picture begins, `link` the path or
+/// address that the collection gives. Metadata has a column `f…` of `meta` for each name in `field`: [`super::item`] says why.
+/// `words` is the full-text index; it keeps no copy of the texts. `stamp` rises with every transaction that changes photos.
+const V2: &str = "
+CREATE TABLE source (
+    id    INTEGER PRIMARY KEY,
+    path  ANY NOT NULL UNIQUE,
+    kind  TEXT NOT NULL,
+    size  INTEGER NOT NULL,
+    mtime INTEGER NOT NULL,
+    base  ANY,
+    done  INTEGER NOT NULL DEFAULT 0,
+    whole INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+ALTER TABLE photo ADD COLUMN source INTEGER REFERENCES source (id);
+ALTER TABLE photo ADD COLUMN start INTEGER;
+ALTER TABLE photo ADD COLUMN link TEXT;
+ALTER TABLE photo ADD COLUMN caption TEXT;
+CREATE INDEX photo_source ON photo (source) WHERE source IS NOT NULL;
+
+CREATE TABLE field (
+    id   INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE
+) STRICT;
+CREATE TABLE meta (key INTEGER PRIMARY KEY);
+
+CREATE VIRTUAL TABLE words USING fts5 (
+    caption, name, content = '', contentless_delete = 1, tokenize = 'porter unicode61 remove_diacritics 2'
+);
+INSERT INTO words (rowid, name)
+    SELECT key, replace(path, rtrim(path, replace(path, '/', '')), '') FROM photo WHERE typeof(path) = 'text';
+
+ALTER TABLE library ADD COLUMN stamp INTEGER NOT NULL DEFAULT 0;
+
+CREATE TRIGGER photo_forgotten AFTER DELETE ON photo BEGIN
+    DELETE FROM meta WHERE key = old.key;
+    DELETE FROM words WHERE rowid = old.key;
+END;
+";
+
+/// What the directory of a space's captions is called, behind the name of its index.
+pub(crate) const CAPTIONS: &str = "-captions";
 
 /// What an embedding space is to the library.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,8 +5,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params, params_from_iter};
 
-use super::schema::{Space, State, VERSION};
-use super::{Catalog, Key, Keys, Record, WriteLock, path, store};
+use super::describe::{self, describe, index_words};
+use super::schema::{CAPTIONS, Space, State, VERSION};
+use super::{Catalog, Item, Key, Keys, Record, SourceFile, SourceState, WriteLock, path, store};
 use crate::Result;
 use crate::model::EmbeddingSpace;
 
@@ -43,6 +44,24 @@ pub(crate) enum Change {
     Forget(PathBuf),
     /// A folder was indexed.
     Root(PathBuf),
+    /// What a collection says of a photo that is known already.
+    Describe {
+        /// Whose.
+        key: Key,
+        /// Replaces the caption, if there is one.
+        caption: Option<String>,
+        /// Metadata; columns that are not named stay.
+        item: Box<Item>,
+    },
+    /// So many rows of a source are dealt with.
+    Done {
+        /// Which.
+        source: i64,
+        /// Rows from the first on.
+        rows: u64,
+    },
+    /// A source was read to its end.
+    Complete(i64),
 }
 
 /// The one writer of a catalog.
@@ -76,7 +95,8 @@ impl<'a> Writer<'a> {
             for change in changes {
                 apply(db, change, &mut dropped)?;
             }
-            db.prepare_cached("UPDATE library SET next_key = max(next_key, ?1)")?.execute([next_key as i64])?;
+            db.prepare_cached("UPDATE library SET next_key = max(next_key, ?1), stamp = stamp + 1")?
+                .execute([next_key as i64])?;
             Ok(dropped)
         })
     }
@@ -86,16 +106,36 @@ impl<'a> Writer<'a> {
         self.transaction(|db| {
             let mut dropped = Keys::default();
             for dir in scope {
-                let (below, values) = path::below(dir);
-                let mut rows = db.prepare(&format!("DELETE FROM photo WHERE {below} RETURNING key"))?;
+                let (photos, values) = path::photos_below(dir);
+                let mut rows = db.prepare(&format!("DELETE FROM photo WHERE {photos} RETURNING key"))?;
                 let mut rows = rows.query(params_from_iter(&values))?;
                 while let Some(row) = rows.next()? {
                     dropped.insert(row.get::<_, i64>(0)? as Key);
                 }
-                db.execute(&format!("DELETE FROM skipped WHERE {below}"), params_from_iter(&values))?;
+                let (skipped, values) = path::skipped_below(dir);
+                db.execute(&format!("DELETE FROM skipped WHERE {skipped}"), params_from_iter(&values))?;
+                let (below, values) = path::below(dir);
+                db.execute(&format!("DELETE FROM source WHERE {below}"), params_from_iter(&values))?;
                 db.execute(&format!("DELETE FROM root WHERE {below}"), params_from_iter(&values))?;
             }
+            db.execute("UPDATE library SET stamp = stamp + 1", [])?;
             Ok(dropped)
+        })
+    }
+
+    /// Notes a source, or finds out how far it was read. One that changed since is to be read from its beginning.
+    pub(crate) fn source(&mut self, file: &SourceFile) -> Result<SourceState> {
+        self.transaction(|db| describe::source(db, file))
+    }
+
+    /// Forgets the photos of a source. Returns their keys.
+    pub(crate) fn empty_source(&mut self, source: i64) -> Result<Keys> {
+        self.transaction(|db| {
+            db.execute("UPDATE source SET done = 0, whole = 0 WHERE id = ?1", [source])?;
+            db.execute("UPDATE library SET stamp = stamp + 1", [])?;
+            let mut rows = db.prepare("DELETE FROM photo WHERE source = ?1 RETURNING key")?;
+            let keys = rows.query_map([source], |row| row.get::<_, i64>(0).map(|key| key as Key))?;
+            keys.collect()
         })
     }
 
@@ -133,6 +173,7 @@ impl<'a> Writer<'a> {
     pub(crate) fn sweep(&mut self, library: &Path) -> Result<()> {
         let spaces = self.transaction(|db| Space::all(db))?;
         for space in spaces.into_iter().filter(|space| space.state == State::Retired) {
+            let _ = std::fs::remove_dir_all(library.join(format!("{}{CAPTIONS}", space.directory)));
             match std::fs::remove_dir_all(library.join(&space.directory)) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {}
                 _ => self.transaction(|db| {
@@ -162,17 +203,19 @@ fn apply(db: &Transaction<'_>, change: &Change, dropped: &mut Keys) -> rusqlite:
     match change {
         Change::Put(record) => {
             clear(db, &record.path, None, dropped)?;
-            let hash = record.content();
+            let hash = record.hash_bytes();
+            let item = record.item.as_deref();
             db.prepare_cached(
                 "INSERT INTO photo (key, path, size, mtime, hash, format, width, height, time, taken, camera, lens, \
-                 latitude, longitude) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+                 latitude, longitude, source, start, link, caption) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
             )?
             .execute(params![
                 record.key as i64,
                 path::to_sql(&record.path),
                 record.size as i64,
                 record.mtime,
-                hash.as_slice(),
+                hash,
                 record.format,
                 record.width,
                 record.height,
@@ -182,7 +225,15 @@ fn apply(db: &Transaction<'_>, change: &Change, dropped: &mut Keys) -> rusqlite:
                 record.lens,
                 record.place.map(|place| place.latitude),
                 record.place.map(|place| place.longitude),
+                item.and_then(|item| item.source),
+                item.and_then(|item| item.start).map(|start| start as i64),
+                record.link,
+                record.caption,
             ])?;
+            index_words(db, record.key, record.caption.as_deref(), record.place_of_picture())?;
+            if let Some(item) = item {
+                describe::fields(db, record.key, &item.fields)?;
+            }
         }
         Change::At { key, path, mtime } => {
             clear(db, path, Some(*key), dropped)?;
@@ -190,6 +241,12 @@ fn apply(db: &Transaction<'_>, change: &Change, dropped: &mut Keys) -> rusqlite:
                 "UPDATE photo SET path = ?2, mtime = ?3, time = coalesce(taken, ?4), gone = NULL WHERE key = ?1",
             )?
             .execute(params![*key as i64, path::to_sql(path), mtime, civil(*mtime).to_string()])?;
+            let caption: Option<String> = db
+                .prepare_cached("SELECT caption FROM photo WHERE key = ?1")?
+                .query_row([*key as i64], |row| row.get(0))
+                .optional()?
+                .flatten();
+            index_words(db, *key, caption.as_deref(), path)?;
         }
         Change::Back(key) => {
             db.prepare_cached("UPDATE photo SET gone = NULL WHERE key = ?1")?.execute([*key as i64])?;
@@ -209,6 +266,13 @@ fn apply(db: &Transaction<'_>, change: &Change, dropped: &mut Keys) -> rusqlite:
         Change::Root(path) => {
             db.prepare_cached("INSERT OR REPLACE INTO root (path, indexed) VALUES (?1, ?2)")?
                 .execute(params![path::to_sql(path), now()])?;
+        }
+        Change::Describe { key, caption, item } => describe(db, *key, caption.as_deref(), item)?,
+        Change::Done { source, rows } => {
+            db.prepare_cached("UPDATE source SET done = ?2 WHERE id = ?1")?.execute(params![source, *rows as i64])?;
+        }
+        Change::Complete(source) => {
+            db.prepare_cached("UPDATE source SET whole = 1 WHERE id = ?1")?.execute([source])?;
         }
     }
     Ok(())

@@ -1,13 +1,13 @@
 //! A library that is open.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use tintype_index::{Config, Index, Metric};
 
 use super::{Status, Switch, VerifyReport};
-use crate::catalog::{Catalog, Key, Reader, Record, Space, WriteLock, absolute};
+use crate::catalog::{CAPTIONS, Catalog, Key, Keys, Reader, Record, Space, WriteLock, absolute};
 use crate::ingest::{Ingest, Target};
 use crate::model::{EmbeddingSpace, Encode};
 use crate::{Error, Result};
@@ -20,6 +20,8 @@ pub struct Engine {
     dir: PathBuf,
     catalog: Catalog,
     current: RwLock<Arc<Current>>,
+    /// Photos that may answer, as of a stamp of the catalog: what every search without a filter needs, and a pass over all rows.
+    live: Mutex<Option<(i64, Arc<Keys>)>>,
 }
 
 /// The embedding space that answers, and what belongs to it.
@@ -35,6 +37,8 @@ pub(crate) struct Snapshot<'a> {
     pub(crate) catalog: Reader<'a>,
     /// Vectors: those of all records that have one, and perhaps of files that are gone or not recorded yet.
     pub(crate) index: tintype_index::Reader,
+    /// Vectors of captions, where the library has any.
+    pub(crate) captions: Option<tintype_index::Reader>,
     /// Makes vectors of the same space.
     pub(crate) encoder: Arc<dyn Encode>,
 }
@@ -91,7 +95,8 @@ impl Engine {
         let space = catalog.current()?;
         comparable(&dir, &space.space, encoder.space())?;
         let index = open_index(&dir, &space)?;
-        Ok(Engine { dir, catalog, current: RwLock::new(Arc::new(Current { space, index, encoder })) })
+        let current = RwLock::new(Arc::new(Current { space, index, encoder }));
+        Ok(Engine { dir, catalog, current, live: Mutex::default() })
     }
 
     /// The model that the library in `dir` answers with, so that the right encoder can be loaded before opening.
@@ -217,7 +222,25 @@ impl Engine {
         let space = catalog.current()?;
         comparable(&self.dir, &space.space, current.encoder.space())?;
         let index = if space.id == current.space.id { current.index.clone() } else { open_index(&self.dir, &space)? };
-        Ok(Snapshot { index: index.reader()?, catalog, encoder: Arc::clone(&current.encoder) })
+        let captions = match open_captions(&self.dir, &space)? {
+            Some(index) => Some(index.reader()?),
+            None => None,
+        };
+        Ok(Snapshot { index: index.reader()?, captions, catalog, encoder: Arc::clone(&current.encoder) })
+    }
+
+    /// Every photo that may answer.
+    pub(crate) fn live(&self, reader: &Reader<'_>) -> Result<Arc<Keys>> {
+        let stamp = reader.stamp()?;
+        let known = self.live.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((at, keys)) = known
+            && at == stamp
+        {
+            return Ok(keys);
+        }
+        let keys = Arc::new(reader.keys(false)?);
+        *self.live.lock().unwrap_or_else(PoisonError::into_inner) = Some((stamp, Arc::clone(&keys)));
+        Ok(keys)
     }
 
     pub(super) fn current(&self) -> Arc<Current> {
@@ -243,6 +266,19 @@ fn comparable(library: &Path, found: &EmbeddingSpace, expected: &EmbeddingSpace)
         if found.model == expected.model { format!("{} ({print})", space.model) } else { space.model.clone() }
     };
     Err(Error::SpaceMismatch { path: library.to_path_buf(), found: name(found), expected: name(expected) })
+}
+
+/// Where the vectors of captions are, if there are any.
+pub(super) fn captions_dir(library: &Path, space: &Space) -> PathBuf {
+    library.join(format!("{}{CAPTIONS}", space.directory))
+}
+
+/// The index of captions; none if the library has none.
+pub(super) fn open_captions(library: &Path, space: &Space) -> Result<Option<Index>> {
+    match Index::open(captions_dir(library, space)) {
+        Err(tintype_index::Error::NotFound { .. }) => Ok(None),
+        opened => Ok(Some(opened?)),
+    }
 }
 
 /// The index of a space. One that is not there is made: an ingest fills it again from the photos.

@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use super::Snapshot;
+use super::library::captions_dir;
 use crate::Result;
-use crate::catalog::{Catalog, State};
+use crate::catalog::{Catalog, Source, State};
 use crate::model::EmbeddingSpace;
 
 /// What a library holds.
@@ -25,6 +26,12 @@ pub struct Status {
     pub switching: Option<EmbeddingSpace>,
     /// Folders that were indexed.
     pub roots: Vec<Root>,
+    /// Shards, lists and matrices of embeddings that photos came from.
+    pub sources: Vec<Source>,
+    /// Names of the metadata columns, in the order in which they were met.
+    pub columns: Vec<String>,
+    /// Captions that have a vector of their own.
+    pub caption_vectors: u64,
     /// Bytes on disk.
     pub bytes: u64,
 }
@@ -43,6 +50,12 @@ impl Status {
     pub(super) fn of(library: &Path, catalog: &Catalog) -> Result<Status> {
         let reader = catalog.read()?;
         let (photos, gone, skipped) = reader.counts()?;
+        let current = reader.current()?;
+        let captions = captions_dir(library, &current);
+        let caption_vectors = match captions.exists() {
+            true => tintype_index::Index::open(captions)?.reader()?.len(),
+            false => 0,
+        };
         let switching = reader.spaces()?.into_iter().find(|space| space.state == State::Coming);
         let root = |(path, seconds)| Root { path, indexed: jiff::Timestamp::from_second(seconds).unwrap_or_default() };
         Ok(Status {
@@ -50,9 +63,12 @@ impl Status {
             photos,
             gone,
             skipped,
-            space: reader.current()?.space,
+            space: current.space,
             switching: switching.map(|space| space.space),
             roots: reader.roots()?.into_iter().map(root).collect(),
+            sources: reader.sources()?,
+            columns: reader.fields()?.into_iter().map(|(name, _)| name).collect(),
+            caption_vectors,
             bytes: size(library),
         })
     }

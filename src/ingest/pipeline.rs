@@ -215,6 +215,9 @@ impl Stages<'_> {
             camera: metadata.camera,
             lens: metadata.lens,
             place: metadata.place.map(|(latitude, longitude)| Place { latitude, longitude }),
+            link: None,
+            caption: None,
+            item: None,
         };
         Ok(Prepared::Picture(Picture { record: Box::new(record), known, pixels }))
     }

@@ -90,6 +90,8 @@ impl Condition {
             Condition::Width(bounds) => write!(f, "{sign}width:{bounds}"),
             Condition::Height(bounds) => write!(f, "{sign}height:{bounds}"),
             Condition::Size(bounds) => write!(f, "{sign}size:{bounds}"),
+            Condition::Where(expression) => write!(f, "{sign}where:{}", Quoted(expression)),
+            Condition::Mentions(words) => write!(f, "{sign}text:{}", Quoted(words)),
             Condition::Not(inner) => inner.write(f, if sign.is_empty() { "-" } else { "" }),
         }
     }

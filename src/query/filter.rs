@@ -10,6 +10,7 @@ use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
+use super::Expression;
 use crate::catalog::{Place, Record};
 use crate::{Error, Result};
 
@@ -51,6 +52,11 @@ pub enum Condition {
     Height(Bounds),
     /// Size of the file in bytes.
     Size(Bounds),
+    /// A condition on any column, those of a collection's metadata included.
+    Where(Expression),
+    /// The caption or the file name has these words: all of them, in any order; `"in quotes"` as they stand, `begin*` for all
+    /// words that begin so. Words are compared without case, accents and English endings.
+    Mentions(String),
     /// The condition does not hold.
     Not(Box<Condition>),
 }
@@ -107,7 +113,8 @@ impl Filter {
     /// The filter made ready to look at records: patterns compiled, file times read in time zone `zone`.
     ///
     /// # Errors
-    /// [`Error::BadQuery`] for a path pattern that cannot be compiled.
+    /// [`Error::BadQuery`] for a path pattern that cannot be compiled, and for [`Condition::Where`] and [`Condition::Mentions`],
+    /// which ask for more than a record holds: only the library can answer them.
     pub fn predicate(&self, zone: TimeZone) -> Result<Predicate> {
         let tests = self.conditions.iter().map(Test::new).collect::<Result<_>>()?;
         Ok(Predicate { tests, zone })
@@ -180,6 +187,10 @@ impl Test {
             Condition::Width(bounds) => Test::Width(*bounds),
             Condition::Height(bounds) => Test::Height(*bounds),
             Condition::Size(bounds) => Test::Size(*bounds),
+            Condition::Where(_) | Condition::Mentions(_) => {
+                let message = "where: and text: are answered by a library, not by a record alone".to_owned();
+                return Err(Error::BadQuery { message, span: 0..0 });
+            }
             Condition::Not(inner) => Test::Not(Box::new(Test::new(inner)?)),
         })
     }
@@ -191,7 +202,7 @@ impl Test {
             Test::Camera(names) => names_one(names, record.camera.as_deref()),
             Test::Lens(names) => names_one(names, record.lens.as_deref()),
             Test::Near(centre, kilometres) => record.place.is_some_and(|place| distance(*centre, place) <= *kilometres),
-            Test::Path(patterns) => patterns.is_match(&record.path),
+            Test::Path(patterns) => patterns.is_match(record.place_of_picture()),
             Test::Under(paths) => paths.iter().any(|path| record.path.starts_with(path)),
             Test::Format(names) => names.contains(&record.format),
             Test::Width(bounds) => bounds.contains(record.width.into()),

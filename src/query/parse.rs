@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::lex::{Body, Lexeme, Lexer, bad};
-use super::{Condition, Filter, Part, Query, Term, value};
+use super::{Condition, Expression, Filter, Part, Query, Term, value};
 use crate::{Error, Result};
 
 /// Reads query text.
@@ -326,6 +326,11 @@ impl Reading<'_, '_> {
         self.run.solid = false;
         let negated = sign == Some(-1.0);
         let conditions = match name.as_str() {
+            "where" => {
+                let inner = if quoted { place.start + 1..place.end.saturating_sub(1) } else { place };
+                let exact = self.lexer.text.get(inner.clone()) == Some(&value);
+                vec![Condition::Where(Expression::parse(&value, &inner, exact)?)]
+            }
             "in" => vec![Condition::Under(vec![self.folder(&value, quoted, place)?])],
             _ => value::conditions(&name, &value, negated, place)?,
         };
@@ -362,13 +367,17 @@ fn add(filter: &mut Filter, condition: Condition, negated: bool) {
     filter.extend([condition]);
 }
 
-const KEYS: [&str; 14] = [
-    "after", "before", "camera", "date", "height", "image", "in", "lens", "like", "near", "path", "size", "type",
-    "width",
+const KEYS: [&str; 16] = [
+    "after", "before", "camera", "date", "height", "image", "in", "lens", "like", "near", "path", "size", "text",
+    "type", "where", "width",
 ];
 
 /// What people may write instead.
-const SYNONYMS: [(&str, &str); 14] = [
+const SYNONYMS: [(&str, &str); 18] = [
+    ("caption", "text"),
+    ("words", "text"),
+    ("filter", "where"),
+    ("having", "where"),
     ("since", "after"),
     ("from", "after"),
     ("until", "before"),

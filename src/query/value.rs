@@ -36,6 +36,8 @@ pub(super) fn conditions(name: &str, value: &str, negated: bool, span: Range<usi
         "camera" => Condition::Camera(vec![value.to_owned()]),
         "lens" => Condition::Lens(vec![value.to_owned()]),
         "path" => Condition::Path(vec![pattern(value, &span)?]),
+        "text" if value.chars().any(char::is_alphanumeric) => Condition::Mentions(value.to_owned()),
+        "text" => return Err(bad(span, "text: needs at least one word")),
         "near" => near(value, &span)?,
         "type" => Condition::Format(value.split(',').map(|name| format(name, &span)).collect::<Result<_>>()?),
         "width" => Condition::Width(bounds(value, pixels, &span)?),
@@ -217,7 +219,7 @@ pub(super) fn percent_decoded(text: &str) -> String {
 }
 
 /// Edits that turn one word into the other: insert, delete, replace, swap neighbours.
-pub(super) fn edits(a: &str, b: &str) -> usize {
+pub(crate) fn edits(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];
     for i in 0..=a.len() {

@@ -16,6 +16,9 @@
 //! | `camera`, `lens` | text or null |
 //! | `latitude`, `longitude` | degrees or null |
 //! | `hash` | content hash |
+//! | `link` | where the picture is, as its collection says; only where that is not the path |
+//! | `caption` | only where there is one |
+//! | `metadata` | the collection's columns as an object; only where there are any |
 //! | `model` | model that gave the score |
 
 mod html;
@@ -28,7 +31,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use serde::Serialize;
-use tintype::Hit;
+use serde_json::{Map, Value};
+use tintype::{Engine, Hit};
 
 use crate::args::OutputArgs;
 use crate::output::Talk;
@@ -44,12 +48,14 @@ pub(crate) struct Answer {
     pub(crate) scored: bool,
     /// Best first.
     pub(crate) hits: Vec<Hit>,
+    /// Of each hit, what its collection says beside the caption.
+    pub(crate) metadata: Vec<Map<String, Value>>,
 }
 
 /// Prints the answer.
-pub(crate) fn give(answer: &Answer, form: &OutputArgs, talk: &Talk) -> anyhow::Result<()> {
+pub(crate) fn give(answer: &Answer, engine: &Engine, form: &OutputArgs, talk: &Talk) -> anyhow::Result<()> {
     if let Some(file) = &form.html {
-        let page = html::page(answer);
+        let page = html::page(answer, engine);
         std::fs::write(file, page).with_context(|| format!("cannot write {}", file.display()))?;
         talk.say(format_args!("page written to {}", file.display()));
     }
@@ -57,8 +63,8 @@ pub(crate) fn give(answer: &Answer, form: &OutputArgs, talk: &Talk) -> anyhow::R
     let terminal = stdout.is_terminal();
     let mut out = io::BufWriter::new(stdout.lock());
     if form.json {
-        for hit in &answer.hits {
-            writeln!(out, "{}", serde_json::to_string(&Line::new(hit, answer))?)?;
+        for (hit, metadata) in answer.hits.iter().zip(&answer.metadata) {
+            writeln!(out, "{}", serde_json::to_string(&Line::new(hit, metadata, answer))?)?;
         }
     } else if form.null || form.paths {
         for hit in &answer.hits {
@@ -67,9 +73,9 @@ pub(crate) fn give(answer: &Answer, form: &OutputArgs, talk: &Talk) -> anyhow::R
         }
     } else if form.preview {
         drop(out);
-        return preview::show(answer, form.preview_height, talk);
+        return preview::show(answer, engine, form.preview_height, talk);
     } else if terminal {
-        table::write(&mut out, answer, talk.answer)?;
+        table::write(&mut out, &answer.hits, answer.scored, talk.answer)?;
     } else {
         table::write_fields(&mut out, answer)?;
     }
@@ -95,11 +101,17 @@ struct Line<'a> {
     latitude: Option<f64>,
     longitude: Option<f64>,
     hash: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    link: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    caption: Option<&'a str>,
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    metadata: &'a Map<String, Value>,
     model: &'a str,
 }
 
 impl<'a> Line<'a> {
-    fn new(hit: &'a Hit, answer: &'a Answer) -> Self {
+    fn new(hit: &'a Hit, metadata: &'a Map<String, Value>, answer: &'a Answer) -> Self {
         let record = &hit.record;
         Line {
             path: hit.path.to_string_lossy().into_owned(),
@@ -117,6 +129,9 @@ impl<'a> Line<'a> {
             latitude: record.place.map(|place| place.latitude),
             longitude: record.place.map(|place| place.longitude),
             hash: &record.hash,
+            link: record.link.as_deref(),
+            caption: record.caption.as_deref(),
+            metadata,
             model: &answer.model,
         }
     }
@@ -151,6 +166,9 @@ fn base64(bytes: &[u8]) -> String {
 
 /// The address of a file, for links; only bytes that every reader takes literally stay as they are.
 fn file_url(path: &Path) -> String {
+    if let Some(address) = path.to_str().filter(|text| text.starts_with("https://") || text.starts_with("http://")) {
+        return address.replace(char::is_control, "");
+    }
     let mut url = String::from("file://");
     if !path.to_string_lossy().starts_with('/') {
         url.push('/');

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
+use tintype::Ranking;
 
 use crate::commands::models::ModelsArgs;
 
@@ -130,12 +131,44 @@ pub(crate) struct SearchArgs {
     /// Search the library as it is, without looking for new photos
     #[arg(long, short, visible_aliases = ["no-indexing", "skip-index", "skip-indexing"])]
     pub(crate) no_update: bool,
+    /// What photos are ranked by
+    #[arg(long, value_name = "WHAT", default_value = "image")]
+    pub(crate) by: By,
+    /// Rank by pictures, captions and words together; the same as `--by hybrid`
+    #[arg(long, conflicts_with = "by")]
+    pub(crate) hybrid: bool,
     #[command(flatten)]
     pub(crate) walk: WalkArgs,
     #[command(flatten)]
     pub(crate) page: PageArgs,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
+}
+
+impl SearchArgs {
+    /// What photos are ranked by.
+    pub(crate) fn ranking(&self) -> Ranking {
+        match self.by {
+            _ if self.hybrid => Ranking::Hybrid,
+            By::Image => Ranking::Image,
+            By::Caption => Ranking::Caption,
+            By::Words => Ranking::Words,
+            By::Hybrid => Ranking::Hybrid,
+        }
+    }
+}
+
+/// What photos are ranked by.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum By {
+    /// What the pictures look like.
+    Image,
+    /// What their captions mean; needs `index --captions`.
+    Caption,
+    /// The words of their captions and file names.
+    Words,
+    /// All of these together, by reciprocal rank fusion.
+    Hybrid,
 }
 
 /// `tintype similar`.
@@ -221,6 +254,10 @@ Filters, anywhere in the query; - before one negates it:
   near:48.85,2.35~10km            latitude,longitude~distance
   path:Holidays/**  in:~/Photos
   width:2000..  height:..1080  size:5MB..
+  text:\"red car\"  text:begin*     words of the caption or the file name
+  where:\"NSFW = 'UNLIKELY' and pwatermark < 0.5\"
+                                  any column of metadata: = != < <= > >= in like
+                                  between, is null, and, or, not
 
 Times and ratios (10:30, 3:2) are words, and so are hyphens inside a word.
 

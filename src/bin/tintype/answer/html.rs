@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use rayon::prelude::*;
-use tintype::Hit;
+use tintype::{Engine, Hit};
 
 use super::thumbnail::thumbnail;
 use super::{Answer, base64, file_url, short};
@@ -13,9 +13,10 @@ const WIDTH: u32 = 1200;
 const HEIGHT: u32 = 480;
 
 /// The page. Thumbnails are made on all cores; a photo that cannot be read any more is a card without a picture.
-pub(super) fn page(answer: &Answer) -> String {
+pub(super) fn page(answer: &Answer, engine: &Engine) -> String {
     let numbered: Vec<(usize, &Hit)> = answer.hits.iter().enumerate().collect();
-    let cards: Vec<String> = numbered.par_iter().map(|(position, hit)| card(*position, hit, answer.scored)).collect();
+    let cards: Vec<String> =
+        numbered.par_iter().map(|(position, hit)| card(*position, hit, engine, answer.scored)).collect();
     let title = match answer.title.as_str() {
         "" => "Newest photos",
         title => title,
@@ -27,17 +28,18 @@ pub(super) fn page(answer: &Answer) -> String {
     PAGE.replace("{title}", &title).replace("{count}", &(photos + &by)).replace("{cards}", &cards)
 }
 
-fn card(position: usize, hit: &Hit, scored: bool) -> String {
-    let name = hit.path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
-    let (url, path, name) = (file_url(&hit.path), escaped(&short(&hit.path).to_string_lossy()), escaped(&name));
+fn card(position: usize, hit: &Hit, engine: &Engine, scored: bool) -> String {
+    let place = hit.record.place_of_picture();
+    let name = place.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+    let (url, path, name) = (escaped(&file_url(place)), escaped(&short(place).to_string_lossy()), escaped(&name));
     let (width, height) = (hit.record.width.max(1), hit.record.height.max(1));
     // Rows of equal height are filled by letting each card grow in proportion to its shape; extremes are cropped.
     let shape = (f64::from(width) / f64::from(height)).clamp(0.5, 2.8);
-    let picture = match thumbnail(&hit.path, WIDTH, HEIGHT).and_then(|picture| picture.to_jpeg(82)) {
+    let picture = match thumbnail(engine, hit, WIDTH, HEIGHT).and_then(|picture| picture.to_jpeg(82)) {
         Ok(file) => format!("<img alt=\"\" src=\"data:image/jpeg;base64,{}\">", base64(&file)),
         Err(_) => "<span class=\"gone\">This photo cannot be read now.</span>".to_owned(),
     };
-    let mut facts = Vec::new();
+    let mut facts: Vec<String> = hit.record.caption.as_deref().map(escaped).into_iter().collect();
     if let Some(time) = hit.record.taken {
         facts.push(time.strftime("%-d %B %Y, %H:%M").to_string());
     }

@@ -6,13 +6,14 @@ use anyhow::Context;
 use image::{DynamicImage, RgbImage};
 use rasteroid::term_misc::{EnvIdentifiers, Wininfo};
 use rasteroid::{Encoder, RasterEncoder};
+use tintype::Engine;
 
 use super::{Answer, table, thumbnail};
 use crate::output::Talk;
 
 /// A line of the table, then the picture below it, hit by hit. Kitty, iTerm2 and Sixel where the terminal says that it speaks
 /// them, half blocks elsewhere. Into a pipe only the lines go.
-pub(super) fn show(answer: &Answer, rows: u16, talk: &Talk) -> anyhow::Result<()> {
+pub(super) fn show(answer: &Answer, engine: &Engine, rows: u16, talk: &Talk) -> anyhow::Result<()> {
     let mut out = io::stdout();
     if !out.is_terminal() {
         talk.line("--preview needs a terminal; here are the paths");
@@ -28,9 +29,8 @@ pub(super) fn show(answer: &Answer, rows: u16, talk: &Talk) -> anyhow::Result<()
         _ => (window.spx_width.into(), rows * u32::from(window.spx_height) / u32::from(window.sc_height.max(1))),
     };
     for hit in &answer.hits {
-        let one = Answer { title: String::new(), model: String::new(), scored: answer.scored, hits: vec![hit.clone()] };
-        table::write(&mut out, &one, talk.answer)?;
-        match thumbnail::thumbnail(&hit.path, width.max(1), height.max(1)) {
+        table::write(&mut out, std::slice::from_ref(hit), answer.scored, talk.answer)?;
+        match thumbnail::thumbnail(engine, hit, width.max(1), height.max(1)) {
             Ok(picture) => {
                 let picture = RgbImage::from_raw(picture.width, picture.height, picture.rgb)
                     .context("a thumbnail of another size than it says")?;

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use tintype::Hit;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::{Answer, file_url, short};
@@ -10,13 +11,16 @@ use crate::output::{Palette, printable};
 /// Longest name of a camera that is shown whole.
 const CAMERA: usize = 22;
 
-/// Score, day, camera, path. Columns that would be empty are left out; the path is last, where its length does no harm.
-pub(super) fn write(out: &mut impl Write, answer: &Answer, palette: Palette) -> io::Result<()> {
+/// Longest caption that is shown whole.
+const CAPTION: usize = 72;
+
+/// Score, day, camera, path and the caption's beginning. Columns that would be empty are left out; the path is last, where its length does no harm.
+pub(super) fn write(out: &mut impl Write, hits: &[Hit], scored: bool, palette: Palette) -> io::Result<()> {
     let camera_width =
-        answer.hits.iter().filter_map(|hit| hit.record.camera.as_deref()).map(|name| name.width().min(CAMERA)).max();
-    let dated = answer.hits.iter().any(|hit| hit.record.taken.is_some());
-    for hit in &answer.hits {
-        if answer.scored {
+        hits.iter().filter_map(|hit| hit.record.camera.as_deref()).map(|name| name.width().min(CAMERA)).max();
+    let dated = hits.iter().any(|hit| hit.record.taken.is_some());
+    for hit in hits {
+        if scored {
             write!(out, "{}  ", palette.bold(format_args!("{:>6.3}", hit.score)))?;
         }
         if dated {
@@ -27,11 +31,16 @@ pub(super) fn write(out: &mut impl Write, answer: &Answer, palette: Palette) -> 
             let name = fitted(&printable(hit.record.camera.as_deref().unwrap_or_default()), width);
             write!(out, "{}  ", palette.dim(name))?;
         }
-        let path = printable(&short(&hit.path).display().to_string());
+        let place = hit.record.place_of_picture();
+        let path = printable(&short(place).display().to_string());
         if palette.is_on() {
-            writeln!(out, "\x1b]8;;{}\x1b\\{}\x1b]8;;\x1b\\", file_url(&hit.path), palette.cyan(path))?;
+            write!(out, "\x1b]8;;{}\x1b\\{}\x1b]8;;\x1b\\", file_url(place), palette.cyan(path))?;
         } else {
-            writeln!(out, "{path}")?;
+            write!(out, "{path}")?;
+        }
+        match hit.record.caption.as_deref().and_then(|caption| caption.lines().next()) {
+            Some(caption) => writeln!(out, "  {}", palette.dim(fitted(&printable(caption), CAPTION).trim_end()))?,
+            None => writeln!(out)?,
         }
     }
     Ok(())

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use indicatif::HumanBytes;
 use serde::Serialize;
-use tintype::{Engine, Error};
+use tintype::{Engine, Error, Source};
 
 use crate::args::{Common, RemoveArgs, StatusArgs};
 use crate::library;
@@ -22,12 +22,33 @@ struct StatusLine {
     switching_to: Option<String>,
     bytes: u64,
     folders: Vec<FolderLine>,
+    sources: Vec<SourceLine>,
+    columns: Vec<String>,
+    caption_vectors: u64,
+}
+
+#[derive(Serialize)]
+struct SourceLine {
+    path: String,
+    kind: &'static str,
+    items: u64,
+    complete: bool,
 }
 
 #[derive(Serialize)]
 struct FolderLine {
     path: String,
     indexed: String,
+}
+
+/// So many sources are listed.
+const SOURCES: usize = 10;
+
+impl SourceLine {
+    fn new(source: &Source) -> SourceLine {
+        let Source { items, complete, .. } = *source;
+        SourceLine { path: source.path.display().to_string(), kind: source.kind.name(), items, complete }
+    }
 }
 
 /// Says what the library holds.
@@ -52,6 +73,9 @@ pub(crate) fn status(args: &StatusArgs, common: &Common) -> anyhow::Result<Outco
             .iter()
             .map(|root| FolderLine { path: root.path.display().to_string(), indexed: root.indexed.to_string() })
             .collect(),
+        sources: status.sources.iter().map(SourceLine::new).collect(),
+        columns: status.columns,
+        caption_vectors: status.caption_vectors,
     };
     let mut out = io::stdout().lock();
     if args.json {
@@ -69,6 +93,26 @@ pub(crate) fn status(args: &StatusArgs, common: &Common) -> anyhow::Result<Outco
     writeln!(out, "model       {} ({} numbers per photo)", line.model, line.dimensions)?;
     if let Some(model) = &line.switching_to {
         writeln!(out, "            a switch to {model} is under way; `tintype models use` goes on with it")?;
+    }
+    if line.caption_vectors > 0 {
+        writeln!(out, "captions    {} have vectors", line.caption_vectors)?;
+    }
+    if !line.columns.is_empty() {
+        writeln!(out, "columns     {}", printable(&line.columns.join(", ")))?;
+    }
+    for (position, source) in line.sources.iter().take(SOURCES).enumerate() {
+        let label = if position == 0 { "sources" } else { "" };
+        let state = if source.complete { "" } else { ", not read to its end yet" };
+        writeln!(
+            out,
+            "{label:<11} {} ({}, {}{state})",
+            printable(&source.path),
+            source.kind,
+            count(source.items, "photo")
+        )?;
+    }
+    if line.sources.len() > SOURCES {
+        writeln!(out, "            … and {} more; --json lists them all", line.sources.len() - SOURCES)?;
     }
     for (position, root) in status.roots.iter().enumerate() {
         let label = if position == 0 { "folders" } else { "" };

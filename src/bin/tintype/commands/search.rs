@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use tintype::query::Parser;
-use tintype::{Condition, Engine, Error, Part, Query, Term};
+use tintype::{Condition, Engine, Error, Key, Part, Query, Ranking, Term};
 
 use crate::answer::Answer;
 use crate::args::{Common, PageArgs, SearchArgs, SimilarArgs};
@@ -39,8 +39,18 @@ pub(crate) fn search(args: &SearchArgs, common: &Common, talk: &Talk) -> anyhow:
     if !matches!(query.parts.as_slice(), [] | [Part { term: Term::Text(_), .. }]) {
         talk.say(talk.palette.dim(format_args!("looking for {}", output::printable(&query.to_string()))));
     }
-    let found = find(&engine, query, text, &args.within, &args.page, talk)?;
-    answer::give(&found, &args.output, talk)?;
+    let found = match find(&engine, query, text.clone(), &args.within, args.ranking(), &args.page, talk) {
+        // A column that is not there is known only now.
+        Err(error) => match error.downcast_ref() {
+            Some(error @ Error::BadQuery { span, .. }) if !span.is_empty() => {
+                output::point_at(error, &text, talk);
+                return Ok(Outcome::Usage);
+            }
+            _ => return Err(error),
+        },
+        found => found?,
+    };
+    answer::give(&found, &engine, &args.output, talk)?;
     Ok(outcome)
 }
 
@@ -48,8 +58,8 @@ pub(crate) fn search(args: &SearchArgs, common: &Common, talk: &Talk) -> anyhow:
 pub(crate) fn similar(args: &SimilarArgs, common: &Common, talk: &Talk) -> anyhow::Result<Outcome> {
     let engine = library::open_existing(common, talk)?;
     let title = format!("like {}", args.file.display());
-    let found = find(&engine, Query::image(&args.file), title, &args.within, &args.page, talk)?;
-    answer::give(&found, &args.output, talk)?;
+    let found = find(&engine, Query::image(&args.file), title, &args.within, Ranking::Image, &args.page, talk)?;
+    answer::give(&found, &engine, &args.output, talk)?;
     Ok(Outcome::Done)
 }
 
@@ -118,12 +128,13 @@ fn find(
     query: Query,
     title: String,
     within: &[PathBuf],
+    ranking: Ranking,
     page: &PageArgs,
     talk: &Talk,
 ) -> anyhow::Result<Answer> {
     let begun = Instant::now();
-    let scored = !query.parts.is_empty();
-    let mut search = engine.search(query).under(within).limit(page.limit).offset(page.offset);
+    let scored = query.ranks();
+    let mut search = engine.search(query).ranking(ranking).under(within).limit(page.limit).offset(page.offset);
     if let Some(score) = page.min_score {
         search = search.min_score(score);
     }
@@ -136,5 +147,7 @@ fn find(
         (n, false) => format!("{}, newest first, in {took}", count(n as u64, "photo")),
     };
     talk.say(talk.palette.dim(line));
-    Ok(Answer { title, model, scored, hits })
+    let keys: Vec<Key> = hits.iter().map(|hit| hit.record.key).collect();
+    let metadata = engine.metadata(&keys)?;
+    Ok(Answer { title, model, scored, hits, metadata })
 }
