@@ -7,49 +7,72 @@
 
 use crate::segment::Part;
 
-/// Vectors without a graph, all together, beyond which a commit builds one.
-pub(crate) const FLAT: u32 = if cfg!(fuzzing) { 256 } else { 16_384 };
-/// Graphs of fewer vectors are not worth having: scanning their codes is as fast. (A fuzzer wants graphs, not speed.)
-pub(crate) const GRAPH: u32 = if cfg!(fuzzing) { 64 } else { 4_096 };
+/// From how many vectors on what is done.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fold {
+    /// Vectors without a graph, all together, beyond which a commit builds one.
+    pub(crate) flat: u32,
+    /// Graphs of fewer vectors are not worth having: scanning their codes is as fast.
+    pub(crate) graph: u32,
+}
+
+impl Default for Fold {
+    fn default() -> Fold {
+        // A fuzzer wants graphs, not speed.
+        if cfg!(fuzzing) { Fold { flat: 256, graph: 64 } } else { Fold { flat: 16_384, graph: 4_096 } }
+    }
+}
+
 /// Share of removed vectors beyond which a segment is rewritten.
 const REMOVED_SHARE: u32 = 3;
 
-/// How many parts at the end, all without a graph, are to be merged with one that is about to be added with `added` vectors.
-pub(crate) fn carry(parts: &[Part], added: u32) -> usize {
-    let mut sum = u64::from(added);
-    let small = |part: &&Part| !part.segment.has_graph() && part.segment.count() < FLAT;
-    let carried = parts.iter().rev().take_while(small).take_while(|part| {
-        let carries = u64::from(part.live()) <= 2 * sum;
-        sum += u64::from(part.live());
-        carries
-    });
-    carried.count()
-}
-
-/// The parts to be merged into one graph, by place; empty if nothing is due.
-pub(crate) fn due(parts: &[Part]) -> Vec<usize> {
-    let flat = || (0..parts.len()).filter(|&at| !parts[at].segment.has_graph());
-    let mut sum: u64 = flat().map(|at| u64::from(parts[at].live())).sum();
-    let mut chosen: Vec<usize> = Vec::new();
-    if sum > FLAT.into() {
-        chosen.extend(flat());
-        let mut graphs: Vec<usize> = (0..parts.len()).filter(|&at| parts[at].segment.has_graph()).collect();
-        graphs.sort_by_key(|&at| parts[at].live());
-        for at in graphs {
-            if u64::from(parts[at].live()) > 2 * sum {
-                break;
-            }
-            sum += u64::from(parts[at].live());
-            chosen.push(at);
-        }
-    } else {
-        // Too much of one segment is gone: rewrite it alone.
-        let worn =
-            |part: &Part| part.removed.count() > GRAPH && part.removed.count() > part.segment.count() / REMOVED_SHARE;
-        chosen.extend((0..parts.len()).find(|&at| worn(&parts[at])));
+impl Fold {
+    /// How many parts at the end, all without a graph and none of them `taken` by a merge under way, are to be merged with one
+    /// that is about to be added with `added` vectors.
+    pub(crate) fn carry(self, parts: &[Part], added: u32, taken: impl Fn(&Part) -> bool) -> usize {
+        let mut sum = u64::from(added);
+        let small = |part: &&Part| !part.segment.has_graph() && part.segment.count() < self.flat && !taken(part);
+        let carried = parts.iter().rev().take_while(small).take_while(|part| {
+            let carries = u64::from(part.live()) <= 2 * sum;
+            sum += u64::from(part.live());
+            carries
+        });
+        carried.count()
     }
-    chosen.sort_unstable();
-    chosen
+
+    /// The parts to be merged into one graph, by place; empty if nothing is due.
+    pub(crate) fn due(self, parts: &[Part]) -> Vec<usize> {
+        let flat = || (0..parts.len()).filter(|&at| !parts[at].segment.has_graph());
+        let mut sum: u64 = flat().map(|at| u64::from(parts[at].live())).sum();
+        let mut chosen: Vec<usize> = Vec::new();
+        if sum > self.flat.into() {
+            chosen.extend(flat());
+            let mut graphs: Vec<usize> = (0..parts.len()).filter(|&at| parts[at].segment.has_graph()).collect();
+            graphs.sort_by_key(|&at| parts[at].live());
+            for at in graphs {
+                if u64::from(parts[at].live()) > 2 * sum {
+                    break;
+                }
+                sum += u64::from(parts[at].live());
+                chosen.push(at);
+            }
+        } else {
+            // Too much of one segment is gone: rewrite it alone.
+            let worn = |part: &Part| {
+                part.removed.count() > self.graph && part.removed.count() > part.segment.count() / REMOVED_SHARE
+            };
+            chosen.extend((0..parts.len()).find(|&at| worn(&parts[at])));
+        }
+        // One part, and nothing to be gained.
+        if let [at] = chosen[..]
+            && parts[at].removed.count() == 0
+            && (parts[at].segment.has_graph() || parts[at].live() < self.graph)
+        {
+            chosen.clear();
+        }
+        chosen.sort_unstable();
+        chosen
+    }
 }
 
 /// The part whose graph is worth taking over into the merge of all: it has half of the vectors, lost few, and its centre was not

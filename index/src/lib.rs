@@ -15,6 +15,7 @@ mod index;
 mod kernel;
 mod keys;
 mod manifest;
+mod merging;
 mod metric;
 mod plan;
 mod reader;

@@ -2,28 +2,35 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use crate::Key;
 use crate::build::Watch;
 use crate::compose::{Composer, Inherited, Merge, Pending, Source};
 use crate::error::{Error, Result};
-use crate::fold;
+use crate::fold::Fold;
 use crate::format::{self, ManifestData, SegmentEntry, encode_removed};
 use crate::kernel::Kernels;
 use crate::manifest;
-use crate::segment::Part;
+use crate::merging::{Job, Merging, Told, install};
+use crate::segment::{Part, Segment};
 use crate::storage::{LOCK, Lock, Storage};
-use crate::vectors::Shape;
 
 /// Bytes of added vectors that are held in memory; more go to a file that the next commit names.
 const HELD: usize = 64 << 20;
 
 /// Changes an index: adds, replaces and removes vectors, and makes the changes durable at [`Writer::commit`]. Holds the writer
 /// lock until dropped; what was not committed is dropped with it.
+///
+/// Once enough vectors have come together, their segments are merged into one with a graph: inside a commit, so that the same
+/// calls leave the same files; or, after [`Writer::merge_in_background`], beside the writer, so that no commit waits for one.
 pub struct Writer {
+    /// First, so that its thread is gone before the lock is.
+    merging: Option<Merging>,
+    background: Option<Background>,
     storage: Arc<dyn Storage>,
     _lock: Box<dyn Lock>,
+    fold: Fold,
     kernels: Kernels,
     /// The last commit.
     data: ManifestData,
@@ -33,9 +40,18 @@ pub struct Writer {
     /// Where a key is in `pending`.
     places: HashMap<Key, u32>,
     changed: bool,
+    /// Whether there was a commit since somebody looked whether a merge is due.
+    committed: bool,
     poisoned: bool,
     /// Files that no commit names any more, or never did.
     garbage: Vec<String>,
+}
+
+/// How merges beside the writer go.
+struct Background {
+    told: Told,
+    /// Why one failed; no other is begun before somebody asked.
+    failed: Option<Error>,
 }
 
 impl std::fmt::Debug for Writer {
@@ -52,14 +68,18 @@ impl Writer {
         let (data, parts) = manifest::load(&*storage)?;
         manifest::sweep(&*storage, &data)?;
         Ok(Writer {
+            merging: None,
+            background: None,
             storage,
             _lock: lock,
+            fold: Fold::default(),
             kernels: Kernels::detect(),
             data,
             parts,
             pending: Pending::default(),
             places: HashMap::new(),
             changed: false,
+            committed: false,
             poisoned: false,
             garbage: Vec::new(),
         })
@@ -123,40 +143,91 @@ impl Writer {
         Ok(false)
     }
 
+    /// From now on merges run on a thread of their own: [`Writer::commit`] begins one where it is due and never waits for it, and
+    /// a later commit puts what has come of it in its place. `watch` is called on that thread with how many vectors of a graph are
+    /// in and how many there will be; if it breaks, the merge is given up and a later commit begins it anew.
+    ///
+    /// What is not merged yet is found all the same, by scanning. When a merge ends depends on time, and so does then which
+    /// vectors share a file; what is found at recall 1 does not. [`Writer::close`] waits for a merge under way, [`drop`] gives
+    /// it up. Its graph is built on all cores, in rayon's global pool.
+    pub fn merge_in_background(&mut self, watch: impl FnMut(u64, u64) -> ControlFlow<()> + Send + 'static) {
+        self.background = Some(Background { told: Arc::new(Mutex::new(watch)), failed: None });
+    }
+
+    /// How far the merge in the background is: vectors of the graph that are in, and how many there will be, zeros before it is
+    /// begun. `None` if there is no merge, or it has ended.
+    pub fn merging(&mut self) -> Option<(u64, u64)> {
+        let merging = self.merging.as_mut()?;
+        (!merging.is_over()).then(|| merging.progress())
+    }
+
+    /// Sets from how many vectors without a graph on they are merged, and how many a graph has at least. For tests.
+    #[doc(hidden)]
+    pub fn fold_at(&mut self, flat: u32, graph: u32) {
+        self.fold = Fold { flat, graph };
+    }
+
     /// Makes every change since the last commit durable and visible to new readers, all at once: when it returns, the changes
     /// are on disk. Returns the generation; without changes, the one that stands.
     ///
     /// A commit costs a few syncs and the bytes that were added, with a share of earlier small commits. Where enough vectors
-    /// have come together it then builds a graph over them, as a commit of its own.
+    /// have come together it then builds a graph over them, as a commit of its own, or begins to do so in the background
+    /// ([`Writer::merge_in_background`]).
     ///
     /// # Errors
     /// [`Error::Io`]: an earlier commit stays whole, the changes are kept, and the commit may be tried again. Where it is not
     /// known whether the new state or the old one is on disk, the writer refuses everything from then on with
-    /// [`Error::Poisoned`].
+    /// [`Error::Poisoned`]. A merge in the background that fails is no error here but of the next [`Writer::commit_watched`],
+    /// [`Writer::compact`] or [`Writer::close`]; nothing is lost with it.
     pub fn commit(&mut self) -> Result<u64> {
-        self.commit_watched(&mut |_, _| ControlFlow::Continue(()))
+        if self.background.is_none() {
+            return self.commit_watched(&mut |_, _| ControlFlow::Continue(()));
+        }
+        self.usable()?;
+        if let Some(mut merging) = self.merging.take() {
+            if merging.is_over() {
+                let (job, merged) = merging.wait(&mut |_, _| ControlFlow::Continue(()));
+                if let Err(error) = self.place(&job, merged) {
+                    self.note(error);
+                }
+            } else {
+                self.merging = Some(merging);
+            }
+        }
+        self.commit_changes()?;
+        if let Err(error) = self.merge_beside() {
+            self.note(error);
+        }
+        Ok(self.data.generation)
     }
 
-    /// As [`Writer::commit`], telling `watch` how many vectors of a graph are in and how many there will be. If it breaks, the
-    /// commit stands, without the graph.
+    /// As [`Writer::commit`] without a background, whether there is one or not: when it returns, what was due is merged. It tells
+    /// `watch` how many vectors of a graph are in and how many there will be. If that breaks, the commit stands, without the graph.
     ///
     /// # Errors
     /// As [`Writer::commit`], and [`Error::Cancelled`].
     pub fn commit_watched(&mut self, watch: &mut dyn FnMut(u64, u64) -> ControlFlow<()>) -> Result<u64> {
         self.usable()?;
-        if self.changed {
-            self.flush()?;
-            self.publish(self.parts.clone())?;
-            let due = fold::due(&self.parts);
-            if !due.is_empty() {
-                self.merge(&due, true, watch)?;
-            }
+        self.commit_changes()?;
+        let failed = self.background.as_mut().and_then(|background| background.failed.take());
+        if let Some(merging) = self.merging.take() {
+            let (job, merged) = merging.wait(watch);
+            self.place(&job, merged)?;
+            self.commit_changes()?;
+        } else if !self.committed && failed.is_none() {
+            return Ok(self.data.generation);
         }
+        let due = self.fold.due(&self.parts);
+        if !due.is_empty() {
+            self.merge(&due, true, watch)?;
+        }
+        self.committed = false;
         Ok(self.data.generation)
     }
 
     /// Commits, then merges everything into one segment with a new graph and drops removed vectors from disk. Readers are not
-    /// disturbed. Costs as much as building the index anew; commits keep an index in good shape without it.
+    /// disturbed. Costs as much as building the index anew; commits keep an index in good shape without it. A merge in the
+    /// background is given up for it.
     ///
     /// # Errors
     /// As [`Writer::commit`].
@@ -170,18 +241,28 @@ impl Writer {
     /// As [`Writer::commit`], and [`Error::Cancelled`].
     pub fn compact_watched(&mut self, watch: &mut dyn FnMut(u64, u64) -> ControlFlow<()>) -> Result<u64> {
         self.usable()?;
-        if self.changed {
-            self.flush()?;
-            self.publish(self.parts.clone())?;
+        self.merging = None;
+        if let Some(background) = &mut self.background {
+            background.failed = None;
         }
+        self.commit_changes()?;
         let all: Vec<usize> = (0..self.parts.len()).collect();
-        let compact = |part: &Part| {
-            part.removed.count() == 0 && part.segment.has_graph() == (part.segment.count() >= fold::GRAPH)
-        };
+        let graph = self.fold.graph;
+        let compact =
+            |part: &Part| part.removed.count() == 0 && part.segment.has_graph() == (part.segment.count() >= graph);
         if self.parts.len() > 1 || self.parts.iter().any(|part| !compact(part)) {
             self.merge(&all, false, watch)?;
         }
         Ok(self.data.generation)
+    }
+
+    /// Commits, waits for the merge in the background if there is one, and commits that. Returns the generation. A writer that is
+    /// dropped instead gives the merge up, and what was not committed; the next writer merges what is due then.
+    ///
+    /// # Errors
+    /// As [`Writer::commit`], whatever made a merge in the background fail, and [`Error::Cancelled`] if its watch broke it.
+    pub fn close(mut self) -> Result<u64> {
+        self.commit_watched(&mut |_, _| ControlFlow::Continue(()))
     }
 
     /// Vectors, changes since the last commit included.
@@ -219,7 +300,7 @@ impl Writer {
     /// What new small segments take over, so that a query is encoded once for all of them.
     fn centre(&self) -> Option<Inherited> {
         let largest = self.parts.iter().max_by_key(|part| part.live())?;
-        (largest.live() >= fold::GRAPH).then(|| Inherited::centre(largest))
+        (largest.live() >= self.fold.graph).then(|| Inherited::centre(largest))
     }
 
     /// Writes what is pending to a segment, together with small ones before it. The next commit will name it.
@@ -227,11 +308,12 @@ impl Writer {
         if self.pending.len() == 0 {
             return Ok(());
         }
-        let keep = self.parts.len() - fold::carry(&self.parts, self.pending.len());
+        let taken = |part: &Part| self.merging.as_ref().is_some_and(|merging| merging.takes(part));
+        let keep = self.parts.len() - self.fold.carry(&self.parts, self.pending.len(), taken);
         let merge = Merge::new(&self.parts[keep..]);
         let both = Both(&merge, &self.pending);
         let id = self.data.next_id;
-        let centre = self.centre().filter(|_| both.len() < fold::GRAPH);
+        let centre = self.centre().filter(|_| both.len() < self.fold.graph);
         let composer = Composer { storage: &*self.storage, config: &self.data.config, kernels: self.kernels };
         let composed = composer.compose(id, &both, 0, centre, &mut |_, _| ControlFlow::Continue(()));
         self.take_id();
@@ -258,48 +340,67 @@ impl Writer {
         }
     }
 
+    fn job(&mut self, places: &[usize], graft: bool) -> Job {
+        Job {
+            storage: Arc::clone(&self.storage),
+            config: self.data.config.clone(),
+            kernels: self.kernels,
+            fold: self.fold,
+            id: self.take_id(),
+            parts: places.iter().map(|&at| self.parts[at].clone()).collect(),
+            graft,
+        }
+    }
+
     /// Merges the parts at these places into one and commits that. Where `graft` is set and most of the vectors come from one graph,
     /// that graph is taken over.
     fn merge(&mut self, places: &[usize], graft: bool, watch: Watch<'_>) -> Result<()> {
-        let mut merged: Vec<Part> = places.iter().map(|&at| self.parts[at].clone()).collect();
-        let stock = if graft { fold::stock(&merged) } else { None };
-        if let Some(stock) = stock {
-            merged.swap(0, stock);
+        let job = self.job(places, graft);
+        let merged = job.run_here(watch)?;
+        self.place(&job, Ok(merged))?;
+        self.commit_changes()
+    }
+
+    /// Begins a merge in the background if one is due, none is under way and none has failed.
+    fn merge_beside(&mut self) -> Result<()> {
+        let Some(background) = self.background.as_ref().filter(|b| b.failed.is_none() && self.merging.is_none()) else {
+            return Ok(());
+        };
+        let told = Arc::clone(&background.told);
+        let due = self.fold.due(&self.parts);
+        if !due.is_empty() {
+            self.merging = Some(self.job(&due, true).start(Some(told))?);
         }
-        let mut parts = self.parts.clone();
-        let mut at = 0;
-        parts.retain(|_| {
-            at += 1;
-            !places.contains(&(at - 1))
-        });
-        let source = Merge::new(&merged);
-        if source.len() > 0 {
-            let room = Shape::filled(self.data.config.dim, self.data.config.links).links;
-            let links = if source.len() >= fold::GRAPH { room } else { 0 };
-            let id = self.take_id();
-            let composer = Composer { storage: &*self.storage, config: &self.data.config, kernels: self.kernels };
-            let inherited = if stock.is_some() && links > 0 {
-                Some(Inherited { graft: source.graft()?, ..Inherited::centre(&merged[0]) })
-            } else {
-                None
-            };
-            let composed = composer.compose(id, &source, links, inherited, watch);
-            // Not named until published.
-            self.garbage.push(format::segment_name(id));
-            let segment = match composed {
-                Ok(segment) => segment,
-                Err(error) => {
-                    self.clear_garbage();
-                    return Err(error);
-                }
-            };
-            // Before the younger parts, of which some may be small and wait for more.
-            parts.insert(
-                places[0].min(parts.len()),
-                Part { segment: Arc::new(segment), removed: Arc::default(), removed_id: 0 },
-            );
+        Ok(())
+    }
+
+    /// Puts what was merged in its place; the next commit will name it.
+    fn place(&mut self, job: &Job, merged: Result<Option<Segment>>) -> Result<()> {
+        let merged = merged?;
+        // Not named until committed.
+        self.garbage.push(format::segment_name(job.id));
+        if let Err(error) = install(&mut self.parts, &job.parts, merged) {
+            self.clear_garbage();
+            return Err(error);
         }
-        self.publish(parts)
+        self.changed = true;
+        Ok(())
+    }
+
+    /// Keeps why a merge in the background failed. One that was told to stop did not fail.
+    fn note(&mut self, error: Error) {
+        if let (Some(background), false) = (&mut self.background, matches!(error, Error::Cancelled)) {
+            background.failed = Some(error);
+        }
+    }
+
+    fn commit_changes(&mut self) -> Result<()> {
+        if self.changed {
+            self.flush()?;
+            self.publish(self.parts.clone())?;
+            self.committed = true;
+        }
+        Ok(())
     }
 
     /// Makes these parts the last commit.

@@ -122,6 +122,45 @@ fn a_power_cut_after_any_step_loses_nothing_that_was_acknowledged() {
     }
 }
 
+/// As above, with merges on a thread of their own: what they write falls between the writer's steps as it happens to.
+#[test]
+fn a_power_cut_beside_a_merge_in_the_background_loses_nothing() {
+    let run = |cut: Option<usize>, seed: u64| {
+        let (storage, index) = create();
+        storage.fail(cut.map(Fails::From));
+        let mut work = Workload::new(seed);
+        let mut writer = index.writer().unwrap();
+        // Every commit begins a merge; some of them make a graph.
+        writer.fold_at(6, 12);
+        writer.merge_in_background(|_, _| std::ops::ControlFlow::Continue(()));
+        for at in 0..4 * ROUNDS {
+            if work.round(at, &mut writer).is_err() {
+                break;
+            }
+            if at % 3 == 0 {
+                while writer.merging().is_some() {
+                    std::thread::yield_now();
+                }
+            }
+        }
+        drop(writer);
+        (storage, work)
+    };
+    let steps = run(None, 3).0.steps();
+    assert!(steps > 300, "{steps}");
+    let mut random = Random(98);
+    for cut in create().0.steps() + 1..=steps + 10 {
+        let (storage, work) = run(Some(cut), 3);
+        for (chance, tries) in [(0, 1), (10, 1), (5, 3)] {
+            for one in 0..tries {
+                let left = storage.after_power_cut(&mut random, chance);
+                let what = format!("background, cut at step {cut}, chance {chance}, try {one}");
+                assert_survived(&left, &work.acknowledged, &work.now, &what);
+            }
+        }
+    }
+}
+
 #[test]
 fn a_power_cut_while_an_index_is_made_leaves_one_or_none() {
     let steps = create().0.steps();

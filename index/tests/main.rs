@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod background;
 mod basics;
 mod corruption;
 mod crash;

@@ -42,7 +42,11 @@ enum Edit {
     /// The largest word and those around it, small words.
     Edge(Place, i8),
     Long(Place, u64),
-    Move { from: Place, to: Place, length: u8 },
+    Move {
+        from: Place,
+        to: Place,
+        length: u8,
+    },
     Fill(Place, u8, u16),
     Cut(Place),
     Extend(u8, u16),

@@ -22,20 +22,52 @@ use support::{Model, Random};
 
 #[derive(Arbitrary, Debug)]
 enum Op {
-    Add { key: u8, vector: u16 },
-    AddMany { first: u16, count: u8, seed: u8, equal: bool },
+    Add {
+        key: u8,
+        vector: u16,
+    },
+    AddMany {
+        first: u16,
+        count: u8,
+        seed: u8,
+        equal: bool,
+    },
     Remove(u8),
-    RemoveMany { first: u16, count: u8, step: u8 },
+    RemoveMany {
+        first: u16,
+        count: u8,
+        step: u8,
+    },
     Commit,
-    CommitBroken { after: u8 },
+    CommitBroken {
+        after: u8,
+    },
     Compact,
-    CompactBroken { after: u8 },
+    CompactBroken {
+        after: u8,
+    },
+    /// Merges run on a thread of their own from here on; every so often one is told to stop.
+    Background {
+        stop_every: u8,
+    },
+    /// Waits for a merge under way, without installing it.
+    Settle,
+    Close,
     Reopen,
     /// Keeps a snapshot for later, beside one that is older.
     Snapshot,
-    Search { vector: u16, k: u16, how: How },
-    Fail { after: u8 },
-    PowerCut { seed: u16, chance: u8 },
+    Search {
+        vector: u16,
+        k: u16,
+        how: How,
+    },
+    Fail {
+        after: u8,
+    },
+    PowerCut {
+        seed: u16,
+        chance: u8,
+    },
 }
 
 #[derive(Arbitrary, Debug)]
@@ -71,6 +103,8 @@ struct Run {
     now: Contents,
     committed: Contents,
     snapshots: Vec<(Reader, Contents)>,
+    /// Whether merges may have been told to stop.
+    background: bool,
 }
 
 /// Small whole numbers: equal vectors come up, and halves are exact.
@@ -104,6 +138,7 @@ impl Run {
             now: Contents::new(),
             committed: Contents::new(),
             snapshots: Vec::new(),
+            background: false,
         }
     }
 
@@ -146,10 +181,18 @@ impl Run {
         let mut watch = |done: u64, total: u64| {
             assert!(done <= total);
             asked += 1;
-            if after.is_some_and(|after| asked > u32::from(after)) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            if after.is_some_and(|after| asked > u32::from(after)) {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
         };
         let writer = self.writer();
-        let done = if compact { writer.compact_watched(&mut watch) } else { writer.commit_watched(&mut watch) };
+        let done = match (compact, after) {
+            (true, _) => writer.compact_watched(&mut watch),
+            (false, Some(_)) => writer.commit_watched(&mut watch),
+            (false, None) => writer.commit(),
+        };
         match done {
             Ok(_) => {
                 self.committed = self.now.clone();
@@ -157,7 +200,7 @@ impl Run {
             }
             // The commit stands, without the graph.
             Err(Error::Cancelled) => {
-                assert!(after.is_some());
+                assert!(after.is_some() || self.background);
                 self.committed = self.now.clone();
                 self.check_last();
             }
@@ -189,7 +232,8 @@ impl Run {
         self.snapshots.clear();
         self.writer = None;
         self.storage = left;
-        self.index = Index::open_on(Arc::new(self.storage.clone())).expect("whatever happened, there is a whole manifest");
+        self.index =
+            Index::open_on(Arc::new(self.storage.clone())).expect("whatever happened, there is a whole manifest");
         self.reopen();
         let report = self.index.reader().expect("no damage").verify().expect("a report");
         assert!(report.is_clean(), "{report:?}");
@@ -305,6 +349,35 @@ fuzz_target!(|input: Input| {
             Op::CommitBroken { after } => run.commit(false, Some(*after)),
             Op::Compact => run.commit(true, None),
             Op::CompactBroken { after } => run.commit(true, Some(*after)),
+            Op::Background { stop_every } => {
+                let (every, mut asked) = (u32::from(*stop_every) + 1, 0u32);
+                run.background = true;
+                run.writer().merge_in_background(move |done, total| {
+                    assert!(done <= total);
+                    asked += 1;
+                    if every < 20 && asked.is_multiple_of(every) {
+                        ControlFlow::Break(())
+                    } else {
+                        ControlFlow::Continue(())
+                    }
+                });
+            }
+            Op::Settle => {
+                while run.writer().merging().is_some() {
+                    std::thread::yield_now();
+                }
+            }
+            Op::Close => {
+                let writer = run.writer.take();
+                match writer.map(Writer::close) {
+                    Some(Ok(_)) => {
+                        run.committed = run.now.clone();
+                        run.check_last();
+                    }
+                    Some(Err(_)) => run.reopen(),
+                    None => {}
+                }
+            }
             Op::Reopen => run.reopen(),
             Op::Snapshot => {
                 let snapshot = (run.index.reader().expect("no damage"), run.committed.clone());
