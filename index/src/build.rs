@@ -15,7 +15,7 @@ use crate::encoding::Encoding;
 use crate::error::{Error, Result};
 use crate::format::{LEVELS, UPPER_LINKS};
 use crate::graft::{Graft, Scion};
-use crate::graph::{Ground, Level, Scratch, beam, greedy};
+use crate::graph::{Ground, Level, Links, Scratch, Width, beam, greedy};
 use crate::kernel::{CodeQuery, Kernels, Line, prefetch};
 use crate::vectors::{NONE, RecordBuffer, Records, write_links, write_twin};
 
@@ -61,16 +61,16 @@ impl Level for UpperLevel<'_> {
         self.0.rows.len() as u32
     }
 
-    fn row(&self, place: u32) -> u32 {
-        self.0.rows[place as usize]
+    fn rows<'a>(&self, places: &'a [u32], into: &'a mut Vec<u32>) -> &'a [u32] {
+        into.extend(places.iter().map(|&place| self.0.rows[place as usize]));
+        into
     }
 
-    fn links(&self, place: u32, into: &mut Vec<u32>) -> Result<()> {
-        into.extend(self.0.links_of(place));
-        Ok(())
+    fn links(&self, place: u32, into: &mut Links) -> usize {
+        into.iter_mut().zip(self.0.links_of(place)).map(|(to, link)| *to = link).count()
     }
 
-    fn check(&self, _: u32) -> Result<()> {
+    fn check(&self, _: &[u32]) -> Result<()> {
         Ok(())
     }
 
@@ -345,6 +345,7 @@ impl<'a> Graph<'a> {
             entry = Some(upper.down[place as usize]);
         }
         let entry = entry.filter(|&e| stands(e)).unwrap_or(start);
+        let ef = Width { open: ef, keep: ef };
         match at {
             At::Upper(level) => {
                 beam(&UpperLevel(&self.uppers[level], records), &self.kernels, query, entry, ef, scratch)

@@ -6,10 +6,11 @@ use std::collections::BinaryHeap;
 use crate::Key;
 use crate::encoding::EncodedQuery;
 use crate::error::Result;
-use crate::graph::{self, Level, Scratch};
+use crate::format::UPPER_NODE;
+use crate::graph::{self, Level, Links, Scratch, Width};
 use crate::kernel::{Kernels, prefetch};
 use crate::metric::Metric;
-use crate::segment::{Part, Segment};
+use crate::segment::{Part, Segment, UpperNode};
 use crate::vectors::Records;
 
 /// A vector that was found.
@@ -74,32 +75,31 @@ impl Level for Mapped<'_> {
     }
 
     #[inline(always)]
-    fn row(&self, place: u32) -> u32 {
-        place
-    }
-
-    #[inline]
-    fn links(&self, place: u32, into: &mut Vec<u32>) -> Result<()> {
-        into.extend(self.1.links(place));
-        Ok(())
+    fn rows<'a>(&self, places: &'a [u32], _: &'a mut Vec<u32>) -> &'a [u32] {
+        places
     }
 
     #[inline(always)]
-    fn check(&self, row: u32) -> Result<()> {
-        self.0.check_record(row)
+    fn links(&self, place: u32, into: &mut Links) -> usize {
+        self.1.copy_links(place, into)
     }
 
-    #[inline]
+    #[inline(always)]
+    fn check(&self, rows: &[u32]) -> Result<()> {
+        self.0.check_rows(rows)
+    }
+
+    #[inline(always)]
     fn prefetch_links(&self, place: u32) {
         prefetch(&self.1.record(place)[self.1.shape.code..]);
     }
 }
 
-/// A level above 0 of a mapped graph.
+/// A level above 0 of a mapped graph, whose bytes are checked.
 struct MappedUpper<'a> {
     segment: &'a Segment,
     records: Records<'a>,
-    places: std::ops::Range<u32>,
+    nodes: &'a [[u8; UPPER_NODE]],
 }
 
 impl Level for MappedUpper<'_> {
@@ -108,27 +108,23 @@ impl Level for MappedUpper<'_> {
     }
 
     fn size(&self) -> u32 {
-        self.places.end - self.places.start
+        self.nodes.len() as u32
     }
 
-    fn row(&self, place: u32) -> u32 {
-        // Checked by `links` of the node that led here; a row outside is brought inside rather than followed.
-        let node = self.segment.upper_node(self.places.start + place);
-        node.map_or(0, |node| node.row()).min(self.records.count - 1)
+    fn rows<'a>(&self, places: &'a [u32], into: &'a mut Vec<u32>) -> &'a [u32] {
+        // A row outside is brought inside rather than followed.
+        into.extend(
+            places.iter().map(|&place| UpperNode(&self.nodes[place as usize]).row().min(self.records.count - 1)),
+        );
+        into
     }
 
-    fn links(&self, place: u32, into: &mut Vec<u32>) -> Result<()> {
-        let node = self.segment.upper_node(self.places.start + place)?;
-        let size = self.size();
-        for link in node.links().filter(|&link| link < size) {
-            self.segment.upper_node(self.places.start + link)?;
-            into.push(link);
-        }
-        Ok(())
+    fn links(&self, place: u32, into: &mut Links) -> usize {
+        into.iter_mut().zip(UpperNode(&self.nodes[place as usize]).links()).map(|(to, link)| *to = link).count()
     }
 
-    fn check(&self, row: u32) -> Result<()> {
-        self.segment.check_record(row)
+    fn check(&self, rows: &[u32]) -> Result<()> {
+        self.segment.check_rows(rows)
     }
 
     fn prefetch_links(&self, _: u32) {}
@@ -137,13 +133,14 @@ impl Level for MappedUpper<'_> {
 /// Walks down to level 0: the row to start from.
 fn descend(segment: &Segment, kernels: &Kernels, work: &mut Work) -> Result<u32> {
     let records = segment.records();
+    let all = segment.upper_nodes()?;
     let mut place = 0;
     for (_, places) in segment.levels() {
-        let level = MappedUpper { segment, records, places: places.clone() };
+        let nodes = &all[places.start as usize..places.end as usize];
+        let level = MappedUpper { segment, records, nodes };
         let entry = place.min(level.size() - 1);
-        segment.upper_node(places.start + entry)?;
         let best = graph::greedy(&level, kernels, &work.query.codes, entry, &mut work.scratch)?;
-        place = segment.upper_node(places.start + best)?.down();
+        place = UpperNode(&nodes[best as usize]).down();
     }
     Ok(place.min(records.count - 1))
 }
@@ -164,8 +161,9 @@ pub(crate) fn walk(
     let gone = part.removed.count();
     // With few rows removed at random a wider plain walk is cheaper than one that asks at every step.
     if passes.is_none() && gone <= segment.count() / 2 {
-        let ef = ef * segment.count() as usize / part.live().max(1) as usize;
-        graph::beam(&level, kernels, &work.query.codes, entry, ef, &mut work.scratch)?;
+        let wider = |width: usize| width.saturating_mul(segment.count() as usize) / part.live().max(1) as usize;
+        let width = Width { open: wider(ef), keep: wider(ef.max(width)) };
+        graph::beam(&level, kernels, &work.query.codes, entry, width, &mut work.scratch)?;
     } else {
         let mut failed = None;
         let mut accept = |row: u32| {
@@ -308,6 +306,7 @@ pub(crate) fn scan_proven(
     // A query from elsewhere has a few large numbers and the steps of its code are coarse: look again with finer steps before
     // the exact rows are read, which are far away and four times as long.
     if work.best.len() > REFINED + 4 * k {
+        part.segment.encoding.refine(&mut work.query);
         let records = part.segment.records();
         let rows: Vec<u32> = work.best.drain(..).map(|(_, row)| row).collect();
         let bound = Bound::new(part, &work.query, work.query.fine_error);
@@ -417,6 +416,9 @@ impl Ord for Score {
     }
 }
 
+/// Exact rows that are fetched ahead.
+const FETCHED: usize = 10;
+
 /// Standard errors of a code score beyond which a row is not looked at exactly.
 const DOUBT: f32 = 4.0;
 
@@ -440,9 +442,11 @@ pub(crate) fn rescore(
             parts[c.part as usize].segment.prefetch_row(c.row);
         }
     };
-    ahead(0);
+    // That many are looked at in any case; exact rows lie all over a large file, so that it is the misses of the TLB that count.
+    let surely = if proven { 1 } else { k.clamp(1, FETCHED) };
+    (0..surely).for_each(ahead);
     for (at, candidate) in work.candidates.iter().enumerate() {
-        ahead(at + 1);
+        ahead(at + surely);
         let segment = &*parts[candidate.part as usize].segment;
         let records = segment.records();
         if best.len() >= k {

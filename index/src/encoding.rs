@@ -6,6 +6,7 @@
 //! that an exhaustive search by codes can prove that it missed nothing.
 
 use crate::kernel::{CodeQuery, Line};
+use crate::lanes::{self, dot, length};
 use crate::metric::Metric;
 
 /// The centre of a set of vectors and the rule that goes with the metric.
@@ -34,10 +35,12 @@ pub(crate) struct EncodedQuery {
     pub(crate) length: f32,
     /// Length of what the query's code leaves out.
     pub(crate) error: f32,
-    /// What the code leaves out, in code form again: its score, without the bias, is to be added.
+    /// What the code leaves out, in code form again, once asked for: its score, without the bias, is to be added.
     pub(crate) fine: CodeQuery,
     /// Length of what both leave out.
     pub(crate) fine_error: f32,
+    /// What the code leaves out.
+    residual: Vec<f32>,
 }
 
 /// Encodes numbers in steps of `scale`, and leaves in their place what the codes leave out.
@@ -48,17 +51,19 @@ fn encode_lines(residual: &mut [f32], scale: f32, query: &mut CodeQuery) {
     for part in residual.chunks_mut(64) {
         let mut line = Line([0; 64]);
         for (byte, r) in line.0.iter_mut().zip(part) {
-            let code = (*r * inverse).round().clamp(-127.0, 127.0);
+            let code = code_of(*r * inverse);
             *byte = code as i8;
-            query.sum += i32::from(*byte);
             *r -= code * scale;
         }
+        query.sum += line.0.iter().map(|&c| i32::from(c)).sum::<i32>();
         query.lines.push(line);
     }
 }
 
-fn length(v: &[f32]) -> f32 {
-    v.iter().map(|x| x * x).sum::<f32>().sqrt()
+/// The nearest code, -127 to 127.
+#[inline(always)]
+fn code_of(x: f32) -> f32 {
+    lanes::round(x.clamp(-127.0, 127.0))
 }
 
 impl Encoding {
@@ -94,15 +99,15 @@ impl Encoding {
     /// The part of a score that belongs to one side: centre·r for products, -|r|² for L2.
     fn side(&self, residual: &[f32]) -> f32 {
         match self.metric {
-            Metric::L2 => -residual.iter().map(|r| r * r).sum::<f32>(),
-            _ => residual.iter().zip(&self.centre).map(|(r, c)| r * c).sum(),
+            Metric::L2 => -dot(residual, residual),
+            _ => dot(residual, &self.centre),
         }
     }
 
     fn residual(&self, vector: &[f32], residual: &mut Vec<f32>) -> f32 {
         residual.clear();
         residual.extend(vector.iter().zip(&self.centre).map(|(x, c)| x - c));
-        let largest = residual.iter().fold(0f32, |m, r| m.max(r.abs()));
+        let largest = lanes::largest(residual);
         // A scale that is not a normal number would make the inverse infinite.
         if largest < 1e-30 { 0.0 } else { largest / 127.0 }
     }
@@ -115,7 +120,7 @@ impl Encoding {
         let room = record.len().min(residual.len().next_multiple_of(64));
         record[..room].fill(128);
         for (byte, r) in record.iter_mut().zip(residual.iter_mut()) {
-            let code = (*r * inverse).round().clamp(-127.0, 127.0);
+            let code = code_of(*r * inverse);
             *byte = (code as i32 + 128) as u8;
             *r -= code * scale;
         }
@@ -124,16 +129,22 @@ impl Encoding {
 
     /// Encodes a query.
     pub(crate) fn query(&self, vector: &[f32], query: &mut EncodedQuery) {
-        let mut residual = Vec::with_capacity(vector.len());
+        let mut residual = std::mem::take(&mut query.residual);
         let scale = self.residual(vector, &mut residual);
         query.codes.offset = self.constant + self.side(&residual);
         query.codes.scale = self.factor() * scale;
         query.length = length(&residual);
         encode_lines(&mut residual, scale, &mut query.codes);
         query.error = length(&residual);
+        query.residual = residual;
+    }
+
+    /// Encodes what the code of a query leaves out, for a second and finer look.
+    pub(crate) fn refine(&self, query: &mut EncodedQuery) {
         // Half a step is the most that is left.
-        let scale = scale / 254.0;
+        let scale = query.codes.scale / self.factor() / 254.0;
         query.fine.scale = self.factor() * scale;
+        let mut residual = query.residual.clone();
         encode_lines(&mut residual, scale, &mut query.fine);
         query.fine_error = length(&residual);
     }
@@ -161,6 +172,7 @@ mod tests {
             write_record(&mut record, shape, 1, code.scale, code.bias, code.error);
             let mut encoded = EncodedQuery::default();
             encoding.query(query, &mut encoded);
+            encoding.refine(&mut encoded);
             let mut out = [0f32];
             Kernels::detect().scores(&encoded.codes, &Records::new(&record, shape, 1).unwrap(), &[0], &mut out);
             let exact: f32 = match metric {

@@ -14,6 +14,7 @@ mod graph;
 mod index;
 mod kernel;
 mod keys;
+mod lanes;
 mod manifest;
 mod merging;
 mod metric;

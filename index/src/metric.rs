@@ -5,6 +5,7 @@
 //! distance is therefore negated.
 
 use crate::error::{Error, Result};
+use crate::lanes;
 
 /// What "near" means for the vectors of an index.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -27,17 +28,22 @@ impl Metric {
         }
         // The largest magnitude for which `dim` squares still sum to a finite f32, with room for the other side of the product.
         let limit = (f32::MAX / (16.0 * dim as f32)).sqrt();
-        if let Some((position, &value)) = vector.iter().enumerate().find(|(_, x)| x.is_nan() || x.abs() > limit) {
+        let fits = |x: f32| x.abs() <= limit;
+        // All are looked at, which takes no branch per number; which one it was is asked only when there is one.
+        if !vector.iter().fold(true, |all, &x| all & fits(x))
+            && let Some((position, &value)) = vector.iter().enumerate().find(|x| !fits(*x.1))
+        {
             return Err(Error::NotFinite { position, value });
         }
         if self != Metric::Cosine {
             return Ok(vector.to_vec());
         }
-        let norm = vector.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
+        let norm = lanes::squares(vector).sqrt();
         if norm == 0.0 {
             return Err(Error::ZeroVector);
         }
-        Ok(vector.iter().map(|&x| (f64::from(x) / norm) as f32).collect())
+        let inverse = 1.0 / norm;
+        Ok(vector.iter().map(|&x| (f64::from(x) * inverse) as f32).collect())
     }
 }
 

@@ -77,7 +77,7 @@ pub(crate) fn plan(part: &Part, target: Target, k: usize, passing: f32, filtered
         Target::Recall(recall) => width(part, recall, bias).map(|ef| ef.saturating_mul(k.max(10)) / 10),
         Target::Exact => None,
     };
-    let Some(ef) = ef.map(|ef| ef.max(k)) else { return Plan::Scan };
+    let Some(ef) = ef.map(|ef| ef.max(k.div_ceil(2))) else { return Plan::Scan };
     let ask = if filtered { count * ASK_TENTHS / 10 } else { 0 };
     let scan = ask + (passing * count as f32) as usize;
     let walk = WALK * (ENTRY + PER_EF * (ef as f32 / passing) as usize);

@@ -52,6 +52,19 @@ impl Sealed {
         Ok(())
     }
 
+    /// Whether ranges of `length` bytes from each of `starts` are known to be sound. No branch per range: nearly all are.
+    #[inline]
+    pub(crate) fn all_checked(&self, starts: impl Iterator<Item = usize>, length: usize) -> bool {
+        if length > BLOCK {
+            return false;
+        }
+        let sound = |at: usize| {
+            let block = at / BLOCK;
+            self.checked[block / 64].load(Ordering::Relaxed) >> (block % 64)
+        };
+        starts.fold(1, |all, start| all & sound(start) & sound(start + length - 1)) & 1 == 1
+    }
+
     #[cold]
     fn check_block(&self, block: usize) -> Result<()> {
         let blocks = self.sums.div_ceil(BLOCK);

@@ -2,17 +2,19 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::Key;
 use crate::config::Config;
 use crate::encoding::Encoding;
 use crate::error::{Error, Result};
-use crate::format::{
-    self, FOOTER, Footer, KEY_ENTRY, LEVELS, Layout, Refusal, SegmentEntry, UPPER_LINKS, UPPER_NODE, VERSION,
-};
+use crate::format::{self, FOOTER, Footer, KEY_ENTRY, LEVELS, Layout, Refusal, SegmentEntry, UPPER_NODE, VERSION};
 use crate::sealed::Sealed;
 use crate::storage::Storage;
 use crate::vectors::{NONE, Records};
+
+/// Bytes of an exact row that are fetched ahead.
+const AHEAD: usize = 512;
 
 /// An open segment. Rows are dense numbers from 0.
 pub(crate) struct Segment {
@@ -24,6 +26,8 @@ pub(crate) struct Segment {
     span: (Key, Key),
     layout: Layout,
     file: Sealed,
+    /// Whether all nodes above level 0 were compared with their checksums.
+    uppers_sound: AtomicBool,
 }
 
 /// A refusal, with the file it is about.
@@ -53,7 +57,8 @@ impl Segment {
         let centre = file.get(layout.centre..layout.centre + 4 * footer.dim)?;
         let centre = centre.chunks_exact(4).map(|x| f32::from_le_bytes(x.try_into().expect("four bytes"))).collect();
         let encoding = Encoding::new(footer.metric, centre);
-        let mut segment = Segment { id, footer, checksum, encoding, span: (0, Key::MAX), layout, file };
+        let uppers_sound = AtomicBool::new(false);
+        let mut segment = Segment { id, footer, checksum, encoding, span: (0, Key::MAX), layout, file, uppers_sound };
         segment.span = (segment.key_entry(0)?.0, segment.key_entry(count - 1)?.0);
         Ok(segment)
     }
@@ -85,10 +90,23 @@ impl Segment {
             .check(self.layout.records + rows.start as usize * stride..self.layout.records + rows.end as usize * stride)
     }
 
-    /// Asks for the exact row to be fetched into the cache.
+    /// As [`Segment::check_record`], for rows in any order.
+    #[inline]
+    pub(crate) fn check_rows(&self, rows: &[u32]) -> Result<()> {
+        let stride = self.footer.shape().stride;
+        let starts = rows.iter().map(|&row| self.layout.records + row as usize * stride);
+        if self.file.all_checked(starts, stride) {
+            Ok(())
+        } else {
+            rows.iter().try_for_each(|&row| self.check_record(row))
+        }
+    }
+
+    /// Asks for the front of the exact row to be fetched into the cache; the processor goes on by itself once it sees the run.
     #[inline]
     pub(crate) fn prefetch_row(&self, row: u32) {
-        crate::kernel::prefetch(&self.file.bytes()[self.row_range(row)]);
+        let range = self.row_range(row);
+        crate::kernel::prefetch(&self.file.bytes()[range.start..range.end.min(range.start + AHEAD)]);
     }
 
     fn row_range(&self, row: u32) -> Range<usize> {
@@ -166,11 +184,24 @@ impl Segment {
         })
     }
 
-    /// A node of the upper section.
+    /// The nodes of all levels above 0, checked. They are a fifteenth of all nodes, and every walk starts there, so they are
+    /// checked together once instead of at each step.
     #[inline]
+    pub(crate) fn upper_nodes(&self) -> Result<&[[u8; UPPER_NODE]]> {
+        let count: u32 = self.footer.levels.iter().sum();
+        let range = self.layout.upper..self.layout.upper + count as usize * UPPER_NODE;
+        if !self.uppers_sound.load(Ordering::Relaxed) {
+            self.file.check(range.clone())?;
+            self.uppers_sound.store(true, Ordering::Relaxed);
+        }
+        Ok(self.file.bytes()[range].as_chunks().0)
+    }
+
+    /// A node of the upper section.
     pub(crate) fn upper_node(&self, at: u32) -> Result<UpperNode<'_>> {
         let start = self.layout.upper + at as usize * UPPER_NODE;
-        Ok(UpperNode(self.file.get(start..start + UPPER_NODE)?))
+        let bytes = self.file.get(start..start + UPPER_NODE)?;
+        Ok(UpperNode(bytes.try_into().expect("as long as a node")))
     }
 
     /// Length of the file, and of its part without the exact rows.
@@ -190,23 +221,29 @@ impl Segment {
 
 /// A node above level 0: its row, its place one level below, its links as places in its own level.
 #[derive(Clone, Copy)]
-pub(crate) struct UpperNode<'a>(&'a [u8]);
+pub(crate) struct UpperNode<'a>(pub(crate) &'a [u8; UPPER_NODE]);
 
-impl UpperNode<'_> {
-    fn word(&self, at: usize) -> u32 {
-        u32::from_le_bytes(self.0[4 * at..4 * at + 4].try_into().expect("four bytes"))
+impl<'a> UpperNode<'a> {
+    #[inline]
+    fn word(self, at: usize) -> u32 {
+        let (words, _) = self.0.as_chunks::<4>();
+        u32::from_le_bytes(words[at])
     }
 
-    pub(crate) fn row(&self) -> u32 {
+    #[inline]
+    pub(crate) fn row(self) -> u32 {
         self.word(0)
     }
 
-    pub(crate) fn down(&self) -> u32 {
+    #[inline]
+    pub(crate) fn down(self) -> u32 {
         self.word(1)
     }
 
-    pub(crate) fn links(&self) -> impl Iterator<Item = u32> + '_ {
-        (0..UPPER_LINKS).map(|at| self.word(2 + at)).take_while(|&link| link != NONE)
+    #[inline]
+    pub(crate) fn links(self) -> impl Iterator<Item = u32> + use<'a> {
+        let (words, _) = self.0[8..].as_chunks::<4>();
+        words.iter().map(|&word| u32::from_le_bytes(word)).take_while(|&link| link != NONE)
     }
 }
 

@@ -117,6 +117,17 @@ impl<'a> Records<'a> {
         (links, Some(twin).filter(|&twin| twin != NONE))
     }
 
+    /// Copies the links of a row to the front of `into`, those that point outside included; returns how many.
+    #[inline(always)]
+    pub(crate) fn copy_links(&self, row: u32, into: &mut [u32; MOST_LINKS]) -> usize {
+        let (words, _) = self.record(row)[self.shape.code + Shape::COUNT..].as_chunks::<4>();
+        let (count, words) =
+            words.split_first().map_or((0, words), |(count, words)| (u32::from_le_bytes(*count), words));
+        let count = (count as usize).min(self.shape.links).min(MOST_LINKS);
+        into.iter_mut().zip(&words[..count]).for_each(|(to, word)| *to = u32::from_le_bytes(*word));
+        count
+    }
+
     /// The links of a row; those that point outside are left out.
     #[inline]
     pub(crate) fn links(&self, row: u32) -> impl Iterator<Item = u32> + use<'a> {
