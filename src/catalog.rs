@@ -12,6 +12,8 @@
 
 mod clause;
 mod describe;
+#[cfg(feature = "server")]
+mod facets;
 mod filter;
 mod item;
 mod key;
@@ -21,9 +23,13 @@ mod read;
 mod record;
 mod schema;
 mod store;
+#[cfg(feature = "server")]
+mod watch;
 mod words;
 mod write;
 
+#[cfg(feature = "server")]
+pub(crate) use facets::{Facets, Live};
 pub(crate) use item::{Item, SourceFile, SourceState, Whereabouts};
 pub use item::{Source, SourceKind};
 pub use key::Key;
@@ -35,4 +41,6 @@ pub(crate) use record::Hash;
 pub use record::{Place, Record};
 pub(crate) use schema::{CAPTIONS, Space, State};
 pub(crate) use store::Catalog;
+#[cfg(feature = "server")]
+pub(crate) use watch::Watch;
 pub(crate) use write::{Change, Writer};

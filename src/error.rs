@@ -249,6 +249,20 @@ pub enum Error {
         /// Embedding space of the encoder in hand.
         expected: String,
     },
+    /// The address that a server is to listen at cannot be had.
+    #[error("{address}: cannot listen there; is another server running?")]
+    Listen {
+        /// Address and port.
+        address: std::net::SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A server that cannot be as it was asked to be.
+    #[error("{reason}")]
+    BadServer {
+        /// What is wrong and what to do.
+        reason: String,
+    },
     /// The vector index failed.
     #[error(transparent)]
     Index(#[from] tintype_index::Error),

@@ -8,6 +8,8 @@ mod ingest;
 pub mod model;
 pub mod query;
 mod search;
+#[cfg(feature = "server")]
+pub mod server;
 
 pub use catalog::{Key, Place, Record, Source, SourceKind};
 pub use engine::{Engine, Root, Status, Switch, SwitchReport, VerifyReport};

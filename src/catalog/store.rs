@@ -87,6 +87,12 @@ impl Catalog {
         Ok(Writer::new(self, connection, lock))
     }
 
+    /// Whether it changes, from now on.
+    #[cfg(feature = "server")]
+    pub(crate) fn watch(&self) -> Result<super::Watch> {
+        super::Watch::new(self)
+    }
+
     /// The space that answers searches.
     pub(crate) fn current(&self) -> Result<Space> {
         self.read()?.current()
@@ -115,7 +121,7 @@ impl Catalog {
         }
     }
 
-    fn connect(&self, flags: OpenFlags) -> rusqlite::Result<Connection> {
+    pub(super) fn connect(&self, flags: OpenFlags) -> rusqlite::Result<Connection> {
         match configured(Connection::open_with_flags(&self.path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?) {
             // A library on a medium that cannot be written: nobody else writes it either, so it needs no shared memory.
             Err(failure) if read_only(&failure) && !pending(&self.path) => immutable(&self.path),

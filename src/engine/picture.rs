@@ -34,7 +34,7 @@ impl Engine {
             Some((path, SourceKind::Tar, _)) => member(path, &found)?,
             Some((_, SourceKind::Embeddings, base)) => read(&linked(&reader, &found, base.as_deref())?)?,
             _ if is_address(&found.path) => return Err(on_the_web(&found)),
-            _ => read(&found.path)?,
+            _ => read(&own(&reader, &found)?)?,
         };
         match Format::sniff(&bytes) {
             Some(_) => Ok(bytes),
@@ -52,12 +52,24 @@ impl Engine {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>> {
-    let file = File::open(path).map_err(Error::io(path))?;
-    let metadata = file.metadata().map_err(Error::io(path))?;
-    if !metadata.is_file() {
-        return Err(Error::NoPicture { path: path.to_path_buf(), reason: "this is no file".to_owned() });
+/// The file of a photo, unless a link that was put in its place leads out of the folders that were indexed.
+fn own(reader: &Reader<'_>, found: &Whereabouts) -> Result<PathBuf> {
+    let real = found.path.canonicalize().map_err(Error::io(&found.path))?;
+    let inside = |folder: &PathBuf| folder.canonicalize().is_ok_and(|folder| real.starts_with(folder));
+    if real == found.path || reader.trusted_folders()?.iter().any(inside) {
+        return Ok(real);
     }
+    let reason = "a link leads from here out of the folders that were indexed".to_owned();
+    Err(Error::NoPicture { path: found.path.clone(), reason })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    // Asked before it is opened, too: opening a pipe waits for its other end.
+    let is_file = path.metadata().map_err(Error::io(path))?.is_file();
+    let file = if is_file { Some(File::open(path).map_err(Error::io(path))?) } else { None };
+    let Some((file, metadata)) = file.and_then(|file| file.metadata().ok().map(|metadata| (file, metadata))) else {
+        return Err(Error::NoPicture { path: path.to_path_buf(), reason: "this is no file".to_owned() });
+    };
     if metadata.len() > MAX_FILE {
         return Err(Error::FileTooLarge { size: metadata.len(), limit: MAX_FILE });
     }

@@ -73,6 +73,10 @@ pub(crate) enum Command {
     Remove(RemoveArgs),
     /// Check every byte of the library
     Verify,
+    /// Answer over HTTP: a page to search in, an API, and the service of clip-retrieval
+    #[cfg(feature = "server")]
+    #[command(after_help = SERVE_HELP)]
+    Serve(crate::commands::serve::ServeArgs),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -238,6 +242,18 @@ pub(crate) struct RemoveArgs {
     #[arg(required = true, value_name = "PATH", value_hint = ValueHint::AnyPath)]
     pub(crate) paths: Vec<PathBuf>,
 }
+
+#[cfg(feature = "server")]
+const SERVE_HELP: &str = "\
+Examples:
+  tintype serve                                   the library, at http://127.0.0.1:1234
+  tintype serve photos=~/.local/share/tintype art=/srv/art.tintype
+  tintype serve --listen 0.0.0.0:1234 --host-name nas.local --token \"$(cat token)\"
+
+Addresses: / the page, /api/v1/… the API (described at /api/v1/openapi.json), /knn-service and /metadata for the clients of
+clip-retrieval, /metrics for Prometheus.
+
+Exit status: 0 ended by Ctrl-C or SIGTERM, 1 failed, 2 a mistake in the command line.";
 
 const QUERY_HELP: &str = "\
 Queries:

@@ -4,6 +4,8 @@ mod index;
 mod library;
 pub(crate) mod models;
 mod search;
+#[cfg(feature = "server")]
+pub(crate) mod serve;
 mod shell;
 
 use crate::args::{Args, Command};
@@ -19,6 +21,8 @@ pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<Outcome> {
         Command::Status(status) => library::status(status, common),
         Command::Models(models) => models::run(models, common, talk),
         Command::Remove(remove) => library::remove(remove, common, talk),
+        #[cfg(feature = "server")]
+        Command::Serve(serve) => serve::run(serve, common, talk),
         Command::Verify => library::verify(common, talk),
         Command::Completions { shell } => shell::completions(*shell),
         Command::Man { dir } => shell::man(dir.as_deref()),

@@ -1,0 +1,75 @@
+//! The bytes of a picture of the library, and small versions of it.
+
+use super::failure::Failure;
+use super::metrics::Step;
+use super::service::Service;
+use super::view::View;
+use crate::image::{DecodeOptions, Format, Photo};
+use crate::{Error, Record};
+
+/// Sides of thumbnails in pixels; others are rounded up, so that a cache holds few of each picture.
+pub(super) const SIDES: [u32; 5] = [160, 320, 640, 1280, 2560];
+/// A picture file.
+pub(super) struct Picture {
+    pub(super) bytes: Vec<u8>,
+    pub(super) format: Format,
+}
+
+impl Picture {
+    /// Reads the file of a record.
+    pub(super) fn read(view: &View, record: &Record) -> Result<Picture, Failure> {
+        let absent = |error: Error| match error {
+            error @ (Error::Io { .. } | Error::NoPicture { .. } | Error::BadImage { .. } | Error::FileTooLarge { .. }) => {
+                Failure::absent(format!("photo {} cannot be shown: {error}", record.key))
+            }
+            error => error.into(),
+        };
+        let bytes = view.engine.open_image(record.key).map_err(absent)?;
+        let format = Format::sniff(&bytes[..bytes.len().min(Format::SNIFF_LEN)]);
+        let format = format.ok_or_else(|| Failure::absent(format!("photo {} is no picture any more", record.key)))?;
+        Ok(Picture { bytes, format })
+    }
+
+    /// The media type, as registered.
+    pub(super) fn media_type(&self) -> &'static str {
+        match self.format {
+            Format::Jpeg => "image/jpeg",
+            Format::Png => "image/png",
+            Format::WebP => "image/webp",
+            Format::Gif => "image/gif",
+            Format::Tiff => "image/tiff",
+            Format::Bmp => "image/bmp",
+            Format::Heic => "image/heic",
+            Format::Avif => "image/avif",
+            Format::JpegXl => "image/jxl",
+            Format::Jpeg2000 => "image/jp2",
+            _ => "application/octet-stream",
+        }
+    }
+}
+
+impl Service {
+    /// A JPEG of a photo whose longer side has at most the next of [`SIDES`] pixels: from the cache, or made.
+    pub(super) fn thumbnail(&self, view: &View, record: &Record, side: u32) -> Result<Vec<u8>, Failure> {
+        let side = SIDES.into_iter().find(|known| *known >= side).unwrap_or(SIDES[SIDES.len() - 1]);
+        self.metrics.time(Step::Thumbnail, || {
+            if let Some(found) = self.thumbnails.find(&record.hash, side) {
+                return Ok(found);
+            }
+            let picture = Picture::read(view, record)?;
+            // A photo that was changed since it was taken in is shown as it is, and not kept as what it was.
+            let content = blake3::hash(&picture.bytes).to_hex();
+            if record.hash.is_empty()
+                && let Some(found) = self.thumbnails.find(&content, side)
+            {
+                return Ok(found);
+            }
+            let options = DecodeOptions { max_pixels: self.options.max_pixels, ..DecodeOptions::default() };
+            let photo = Photo::decode(&picture.bytes, &options)
+                .map_err(|error| Failure::absent(format!("photo {} cannot be shown: {error}", record.key)))?;
+            let made = photo.thumbnail(side).to_jpeg(82)?;
+            self.thumbnails.keep(&content, side, &made);
+            Ok(made)
+        })
+    }
+}

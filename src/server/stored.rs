@@ -1,0 +1,176 @@
+//! What a library says of a photo, as JSON: for our API and for clip-retrieval's clients.
+
+use std::borrow::Cow;
+
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use crate::Record;
+
+/// One photo that was found.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Item {
+    /// Its number in the library, for `similar`, `image` and `thumbnail`.
+    pub(super) id: u64,
+    /// Dot product of the query's vector and the photo's; null where the query only filters.
+    pub(super) score: Option<f32>,
+    /// Where it is, or its address in its collection.
+    path: String,
+    /// Where the picture is, as its collection says: a path, or an address of the web.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    link: Option<String>,
+    /// What its collection says of it in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    caption: Option<String>,
+    /// Last part of the path.
+    name: String,
+    /// `jpeg`, `png`, …
+    format: String,
+    /// Pixels, after orientation.
+    width: u32,
+    /// Pixels, after orientation.
+    height: u32,
+    /// Bytes.
+    size: u64,
+    /// Time of the file, RFC 3339.
+    modified: Option<String>,
+    /// Time of the camera, without a zone.
+    taken: Option<String>,
+    /// Maker and model of the camera.
+    camera: Option<String>,
+    /// The lens.
+    lens: Option<String>,
+    /// Degrees, north positive.
+    latitude: Option<f64>,
+    /// Degrees, east positive.
+    longitude: Option<f64>,
+    /// Content hash; empty where only the vector is known.
+    hash: String,
+    /// What its collection says of it, column by column.
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    #[schema(value_type = Object)]
+    metadata: Map<String, Value>,
+}
+
+impl Item {
+    pub(super) fn new(record: &Record, metadata: Map<String, Value>, score: Option<f32>) -> Self {
+        Item {
+            id: record.key,
+            score,
+            path: record.path.to_string_lossy().into_owned(),
+            link: record.link.clone(),
+            caption: record.caption.clone(),
+            name: record.place_of_picture().file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+            format: record.format.clone(),
+            width: record.width,
+            height: record.height,
+            size: record.size,
+            modified: modified(record),
+            taken: record.taken.map(|time| time.to_string()),
+            camera: record.camera.clone(),
+            lens: record.lens.clone(),
+            latitude: record.place.map(|place| place.latitude),
+            longitude: record.place.map(|place| place.longitude),
+            hash: record.hash.clone(),
+            metadata,
+        }
+    }
+
+    /// Names of the columns of a table of items.
+    pub(super) const COLUMNS: &str =
+        "id,score,path,link,caption,format,width,height,size,modified,taken,camera,lens,latitude,longitude,hash";
+
+    /// A row of a table (RFC 4180). A text that a spreadsheet would take for a formula gets an apostrophe before it.
+    pub(super) fn csv(&self, into: &mut String) {
+        fn text(value: &str) -> Cow<'_, str> {
+            let formula = value.starts_with(['=', '+', '-', '@', '\t', '\r']);
+            if formula || value.contains([',', '"', '\n', '\r']) {
+                let mark = if formula { "'" } else { "" };
+                return format!("\"{mark}{}\"", value.replace('"', "\"\"")).into();
+            }
+            value.into()
+        }
+        fn number(value: Option<impl ToString>) -> Cow<'static, str> {
+            value.map(|value| value.to_string()).unwrap_or_default().into()
+        }
+        let optional = |value: &Option<String>| text(value.as_deref().unwrap_or_default()).into_owned();
+        let cells: [Cow<'_, str>; 16] = [
+            self.id.to_string().into(),
+            number(self.score),
+            text(&self.path),
+            optional(&self.link).into(),
+            optional(&self.caption).into(),
+            text(&self.format),
+            self.width.to_string().into(),
+            self.height.to_string().into(),
+            self.size.to_string().into(),
+            optional(&self.modified).into(),
+            optional(&self.taken).into(),
+            optional(&self.camera).into(),
+            optional(&self.lens).into(),
+            number(self.latitude),
+            number(self.longitude),
+            text(&self.hash),
+        ];
+        into.push_str(&cells.join(","));
+        into.push_str("\r\n");
+    }
+}
+
+fn modified(record: &Record) -> Option<String> {
+    jiff::Timestamp::from_nanosecond(record.mtime.into()).ok().map(|time| time.to_string())
+}
+
+/// The columns that clip-retrieval's clients see of a photo: those of its collection, and what else is known under the names
+/// that clip-retrieval would have given it.
+#[derive(Debug)]
+pub(super) struct Columns<'a> {
+    pub(super) record: &'a Record,
+    pub(super) metadata: &'a Map<String, Value>,
+    /// The picture, as base 64 of a JPEG.
+    pub(super) image: Option<&'a str>,
+}
+
+impl Columns<'_> {
+    /// Writes them into an object that has others, too.
+    pub(super) fn write<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
+        let (record, given) = (self.record, self.metadata);
+        // What stands beside them has these names.
+        for (name, value) in given.iter().filter(|(name, _)| !["id", "similarity", "image"].contains(&name.as_str())) {
+            map.serialize_entry(name, value)?;
+        }
+        let mut add = |name: &str, value: Option<Value>| match value {
+            Some(value) if !given.contains_key(name) => map.serialize_entry(name, &value),
+            _ => Ok(()),
+        };
+        add("caption", record.caption.clone().map(Value::from))?;
+        let place = record.place_of_picture().to_string_lossy();
+        if place.starts_with("http://") || place.starts_with("https://") {
+            add("url", Some(place.into()))?;
+        } else {
+            add("image_path", Some(place.into()))?;
+        }
+        let pixels = |count: u32| (count > 0).then(|| count.into());
+        add("width", pixels(record.width))?;
+        add("height", pixels(record.height))?;
+        add("camera", record.camera.clone().map(Value::from))?;
+        add("lens", record.lens.clone().map(Value::from))?;
+        add("taken", record.taken.map(|time| time.to_string().into()))?;
+        add("latitude", record.place.map(|place| place.latitude.into()))?;
+        add("longitude", record.place.map(|place| place.longitude.into()))?;
+        match self.image {
+            Some(image) => map.serialize_entry("image", image),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Serialize for Columns<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        self.write(&mut map)?;
+        map.end()
+    }
+}
