@@ -253,7 +253,8 @@ impl Search {
 
     fn entries(&self, near: Vec<Neighbor>) -> Result<Vec<Entry>, Failure> {
         let keys: Vec<Key> = near.iter().take(self.with_record).map(|neighbour| neighbour.key).collect();
-        let mut records = self.service.metrics.time(Step::Metadata, || self.view.described(&keys))?.into_iter().peekable();
+        let mut records =
+            self.service.metrics.time(Step::Metadata, || self.view.described(&keys))?.into_iter().peekable();
         let entry = |(position, neighbour): (usize, Neighbor)| {
             let record = records.next_if(|(record, _)| record.key == neighbour.key);
             // A photo that another process has just taken out of the library is no result any more.
@@ -343,17 +344,18 @@ pub(super) async fn metadata(State(service): State<Arc<Service>>, request: Reque
     let work = {
         let service = Arc::clone(&service);
         move || {
-            let records = service.metrics.time(Step::Metadata, || view.records(&request.ids))?;
-            if let Some(id) = missing(&request.ids, &records) {
+            let described = service.metrics.time(Step::Metadata, || view.described(&request.ids))?;
+            if let Some(id) = missing(&request.ids, described.iter().map(|(record, _)| record.key)) {
                 return Err(Failure::absent(format!("the library has no photo of the number {id}")));
             }
-            let images: Vec<Option<String>> = records.par_iter().map(|record| service.inlined(&view, record)).collect();
-            let entries: Vec<Metadata<'_>> = records
+            let images: Vec<Option<String>> =
+                described.par_iter().map(|(record, _)| service.inlined(&view, record)).collect();
+            let entries: Vec<Metadata<'_>> = described
                 .iter()
                 .zip(&images)
-                .map(|(record, image)| Metadata {
+                .map(|((record, metadata), image)| Metadata {
                     id: record.key,
-                    metadata: Columns { record, image: image.as_deref() },
+                    metadata: Columns { record, metadata, image: image.as_deref() },
                 })
                 .collect();
             Ok(json::python(&entries))

@@ -19,9 +19,10 @@ impl Picture {
     /// Reads the file of a record.
     pub(super) fn read(view: &View, record: &Record) -> Result<Picture, Failure> {
         let absent = |error: Error| match error {
-            error @ (Error::Io { .. } | Error::NoPicture { .. } | Error::BadImage { .. } | Error::FileTooLarge { .. }) => {
-                Failure::absent(format!("photo {} cannot be shown: {error}", record.key))
-            }
+            error @ (Error::Io { .. }
+            | Error::NoPicture { .. }
+            | Error::BadImage { .. }
+            | Error::FileTooLarge { .. }) => Failure::absent(format!("photo {} cannot be shown: {error}", record.key)),
             error => error.into(),
         };
         let bytes = view.engine.open_image(record.key).map_err(absent)?;

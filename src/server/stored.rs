@@ -62,7 +62,11 @@ impl Item {
             path: record.path.to_string_lossy().into_owned(),
             link: record.link.clone(),
             caption: record.caption.clone(),
-            name: record.place_of_picture().file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+            name: record
+                .place_of_picture()
+                .file_name()
+                .map(|name| name.to_string_lossy().into_owned())
+                .unwrap_or_default(),
             format: record.format.clone(),
             width: record.width,
             height: record.height,

@@ -81,7 +81,9 @@ pub(in crate::server) async fn items(
     }
     let work = move || {
         let described = view.described(&keys)?.into_iter();
-        Ok(json::compact(&Items { items: described.map(|(record, metadata)| Item::new(&record, metadata, None)).collect() }))
+        Ok(json::compact(&Items {
+            items: described.map(|(record, metadata)| Item::new(&record, metadata, None)).collect(),
+        }))
     };
     service.compute.run(work).await
 }
@@ -169,6 +171,7 @@ fn file(bytes: Vec<u8>, media_type: &'static str, tag: Option<String>) -> Respon
             let headers = [(header::CONTENT_TYPE, media_type.to_owned()), (header::ETAG, tag)];
             (headers, [(header::CACHE_CONTROL, KEPT)], bytes).into_response()
         }
-        None => ([(header::CONTENT_TYPE, media_type), (header::CACHE_CONTROL, "private, max-age=60")], bytes).into_response(),
+        None => ([(header::CONTENT_TYPE, media_type), (header::CACHE_CONTROL, "private, max-age=60")], bytes)
+            .into_response(),
     }
 }

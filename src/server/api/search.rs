@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use crate::catalog::Key;
 use crate::query::Parser;
 use crate::server::body::{self, Params};
 use crate::server::dedup::{Shown, THRESHOLD};
@@ -20,7 +21,6 @@ use crate::server::metrics::Step;
 use crate::server::service::Service;
 use crate::server::stored::Item;
 use crate::server::view::View;
-use crate::catalog::Key;
 use crate::{Part, Query, Ranking, Term};
 
 /// Results that near duplicates are looked for among.
@@ -355,7 +355,7 @@ impl Found {
         if body.min_score.is_some_and(|score| !score.is_finite()) {
             return Err(Failure::bad("min_score is no number"));
         }
-        let scored = query.is_ranked();
+        let scored = query.ranks();
         let within: Vec<PathBuf> = body.within.iter().map(PathBuf::from).collect();
         let run = |offset: usize, limit: usize| -> Result<Vec<(Key, f32)>, Failure> {
             let search = view.engine.search(query.clone()).ranking(body.by.into());
