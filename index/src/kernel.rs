@@ -6,10 +6,13 @@
 //!
 //! Invariants: the integer products are equal, bit for bit, to those of [`portable`] on every path, and the float correction is
 //! the same sequence of operations, so code scores do not depend on the processor. Sums of exact f32 rows may differ in the last
-//! bits. On aarch64 the portable path is used, which the compiler vectorises with NEON; explicit NEON kernels are to be added
-//! together with a machine that runs their tests.
+//! bits.
 
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+mod aarch64;
 mod portable;
+#[cfg(target_arch = "x86_64")]
+mod sse2;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
@@ -61,7 +64,12 @@ impl Kernels {
         #[allow(unused_mut, reason = "other architectures have the portable kernels only")]
         let mut all = vec![portable::KERNELS];
         #[cfg(target_arch = "x86_64")]
-        all.extend(x86_64::available());
+        {
+            all.push(sse2::KERNELS);
+            all.extend(x86_64::available());
+        }
+        #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+        all.extend(aarch64::available());
         all
     }
 
@@ -112,7 +120,15 @@ pub(crate) fn prefetch(bytes: &[u8]) {
             std::arch::x86_64::_mm_prefetch(bytes.as_ptr().add(line).cast(), std::arch::x86_64::_MM_HINT_T0);
         }
     }
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(target_arch = "aarch64")]
+    for line in (0..bytes.len()).step_by(64) {
+        // SAFETY: a prefetch never faults, and the address is inside `bytes`.
+        unsafe {
+            std::arch::asm!("prfm pldl1keep, [{at}]", at = in(reg) bytes.as_ptr().add(line),
+                options(readonly, nostack, preserves_flags));
+        }
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let _ = bytes;
 }
 
@@ -158,7 +174,7 @@ mod tests {
 
         #[test]
         fn every_kernel_scores_codes_as_the_oracle_does(
-            lines in 1usize..17, shift in 0usize..64, seed in any::<u64>(), q in proptest::collection::vec(code(), 16 * 64),
+            lines in 1usize..65, shift in 0usize..64, seed in any::<u64>(), q in proptest::collection::vec(code(), 64 * 64),
         ) {
             let shape = Shape::new(lines * 64, 4);
             let count = 5;

@@ -1,4 +1,4 @@
-//! Kernels for x86-64: AVX2 and AVX-512 with VNNI. SSE2, which every x86-64 has, is what the portable kernels compile to.
+//! Kernels for x86-64 with AVX2, and with AVX-512 and VNNI.
 
 use std::arch::x86_64::*;
 
