@@ -4,6 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use safetensors::SafeTensors;
+use tintype::model::cpu::Isa;
+use tintype::model::{EncoderOptions, Precision};
 use tintype::{Encode, Encoder, Error, PixelBatch};
 
 /// The texts of `make.py`.
@@ -50,28 +52,44 @@ fn reference(dir: &Path, name: &str) -> Vec<f32> {
     file.tensor(name).unwrap().data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
 }
 
-/// Largest difference, after checking the cosine of each row.
-fn compare(what: &str, found: &[f32], expected: &[f32], dim: usize) -> f32 {
-    assert_eq!(found.len(), expected.len(), "{what}");
-    for (i, (a, b)) in found.chunks(dim).zip(expected.chunks(dim)).enumerate() {
+/// How near vectors are to others: the smallest cosine of two rows, and the largest difference of two numbers.
+fn nearness(found: &[f32], expected: &[f32], dim: usize) -> (f64, f32) {
+    assert_eq!(found.len(), expected.len());
+    let cosine = |(a, b): (&[f32], &[f32])| {
         let dot: f64 = a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
         let norm = |v: &[f32]| v.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
-        assert!(dot / (norm(a) * norm(b)) >= 0.99999, "{what} {i}: cosine {}", dot / (norm(a) * norm(b)));
-    }
-    let off = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        dot / (norm(a) * norm(b))
+    };
+    let cosine = found.chunks(dim).zip(expected.chunks(dim)).map(cosine).fold(1.0, f64::min);
+    (cosine, found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max))
+}
+
+/// The same in f32, where next to nothing may be lost.
+fn compare(what: &str, found: &[f32], expected: &[f32], dim: usize) -> f32 {
+    let (cosine, off) = nearness(found, expected, dim);
+    assert!(cosine >= 0.99999, "{what}: cosine {cosine}");
     assert!(off <= 2e-5, "{what}: off by {off}");
     off
 }
 
+/// All arithmetic in f32 that this machine has: candle's, and our kernels with each set of instructions.
+fn exact() -> Vec<(String, EncoderOptions)> {
+    let options = EncoderOptions::default().precision(Precision::F32);
+    let mut all = vec![("candle".to_owned(), options.clone().reference())];
+    all.extend(Isa::available().into_iter().map(|isa| (isa.name().to_owned(), options.clone().isa(isa))));
+    all
+}
+
 #[test]
 fn vectors_are_those_of_the_original() {
-    for dir in models() {
-        let name = dir.file_name().unwrap().to_string_lossy().into_owned();
-        let encoder = Encoder::load(&dir).unwrap_or_else(|e| panic!("{name}: {e}"));
+    for (dir, (how, options)) in models().iter().flat_map(|dir| exact().into_iter().map(move |how| (dir, how))) {
+        let model = dir.file_name().unwrap().to_string_lossy().into_owned();
+        let name = format!("{model} on {how}");
+        let encoder = Encoder::load_with(dir, &options).unwrap_or_else(|e| panic!("{name}: {e}"));
         let (dim, size) = (encoder.space().dim, encoder.preprocess().size);
-        assert_eq!(encoder.space().model, name);
+        assert_eq!(encoder.space().model, model);
 
-        let expected = reference(&dir, "images");
+        let expected = reference(dir, "images");
         let all = pictures(size);
         let images = encoder.encode_images(&all).unwrap();
         let image_off = compare(&format!("{name}, pictures"), images.as_slice(), &expected, dim);
@@ -82,7 +100,7 @@ fn vectors_are_those_of_the_original() {
             compare(&format!("{name}, picture {i}"), row.as_slice(), &expected[i * dim..(i + 1) * dim], dim);
         }
 
-        let expected = reference(&dir, "texts");
+        let expected = reference(dir, "texts");
         let texts = encoder.encode_texts(&TEXTS).unwrap();
         let text_off = compare(&format!("{name}, texts"), texts.as_slice(), &expected, dim);
         for (i, text) in TEXTS.iter().enumerate() {
@@ -91,6 +109,120 @@ fn vectors_are_those_of_the_original() {
         }
         println!("{name}: pictures off by at most {image_off:.1e}, texts by {text_off:.1e}");
     }
+}
+
+/// These models are tiny and their weights large, so rounding shows more than in real shapes.
+#[test]
+fn rounded_arithmetic_stays_near_the_original() {
+    for dir in models() {
+        for isa in Isa::available() {
+            for (precision, least) in [(Precision::Bf16, 0.9995), (Precision::Int8, 0.995)] {
+                let options = EncoderOptions::default().precision(precision).isa(isa);
+                let encoder = Encoder::load_with(&dir, &options).unwrap();
+                let (dim, name) = (encoder.space().dim, dir.file_name().unwrap().to_string_lossy());
+                let images = encoder.encode_images(&pictures(encoder.preprocess().size)).unwrap();
+                let texts = encoder.encode_texts(&TEXTS).unwrap();
+                for (what, found) in [("images", images), ("texts", texts)] {
+                    let (cosine, _) = nearness(found.as_slice(), &reference(&dir, what), dim);
+                    println!("{name}, {what}, {precision:?} on {}: {cosine:.6}", isa.name());
+                    assert!(cosine >= least, "{name}, {what}, {precision:?} on {}: cosine {cosine}", isa.name());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_picture_alone_and_among_others_has_the_same_vector() {
+    for (dir, precision) in
+        models().iter().flat_map(|dir| [Precision::F32, Precision::Bf16, Precision::Int8].map(|p| (dir, p)))
+    {
+        let encoder = Encoder::load_with(dir, &EncoderOptions::default().precision(precision)).unwrap();
+        let (height, width) = encoder.preprocess().size;
+        let all = pictures((height, width));
+        let rows = encoder.encode_images(&all).unwrap();
+        for (bytes, row) in all.as_bytes().chunks(height * width * 3).zip(rows.rows()) {
+            let mut one = PixelBatch::new(height, width);
+            one.push(bytes);
+            assert_eq!(encoder.encode_images(&one).unwrap().as_slice(), row, "{} {precision:?}", dir.display());
+        }
+    }
+}
+
+#[test]
+fn int8_is_a_space_of_its_own_and_bf16_is_not() {
+    let dir = fixtures().join("open_clip_gelu");
+    let space = |precision| {
+        let options = EncoderOptions::default().precision(precision);
+        Encoder::load_with(&dir, &options).unwrap().space().clone()
+    };
+    assert_eq!(space(Precision::F32), space(Precision::Bf16));
+    assert_eq!(space(Precision::F32), space(Precision::Auto));
+    assert_ne!(space(Precision::F32), space(Precision::Int8));
+    assert_eq!(space(Precision::F32).precision(), Precision::Auto);
+    assert_eq!(space(space(Precision::Int8).precision()), space(Precision::Int8));
+    let on_tensors = EncoderOptions::default().precision(Precision::Int8).reference();
+    let error = Encoder::load_with(&dir, &on_tensors).err().unwrap();
+    assert!(matches!(error, Error::UnsupportedModel { ref key, .. } if key == "precision"), "{error}");
+}
+
+/// Names and bytes of the files in a cache.
+fn cached(cache: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut files: Vec<_> = fs::read_dir(cache).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files.into_iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect()
+}
+
+#[test]
+fn packed_weights_are_kept_and_never_trusted() {
+    let temp = tempfile::tempdir().unwrap();
+    let (dir, cache) = (copy("open_clip_gelu", temp.path(), "model"), temp.path().join("cache"));
+    for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
+        let _ = fs::remove_dir_all(&cache);
+        let plain = EncoderOptions::default().precision(precision);
+        let vectors = |options: &EncoderOptions| {
+            let encoder = Encoder::load_with(&dir, options).unwrap();
+            let images = encoder.encode_images(&pictures((32, 32))).unwrap();
+            (images, encoder.encode_texts(&TEXTS).unwrap())
+        };
+        let (expected, kept) = (vectors(&plain), plain.clone().cache(&cache));
+
+        Encoder::load_with(&dir, &kept).unwrap().encode_texts(&["x"]).unwrap();
+        assert_eq!(cached(&cache).len(), 1, "a query packs the text tower alone");
+        assert_eq!(vectors(&kept), expected);
+        let files = cached(&cache);
+        assert_eq!(files.len(), 2);
+        assert_eq!(vectors(&kept), expected, "from the files");
+        assert_eq!(cached(&cache), files);
+
+        // Damaged, cut, empty: packed anew, and replaced.
+        for spoil in [|b: &mut Vec<u8>| b[200] ^= 1, |b: &mut Vec<u8>| b.truncate(300), |b: &mut Vec<u8>| b.clear()] {
+            for (path, bytes) in &files {
+                let mut bytes = bytes.clone();
+                spoil(&mut bytes);
+                fs::write(path, bytes).unwrap();
+            }
+            assert_eq!(vectors(&kept), expected);
+            assert_eq!(cached(&cache), files);
+        }
+
+        // A place that cannot be written costs time and nothing else.
+        let blocked = temp.path().join("file");
+        fs::write(&blocked, "").unwrap();
+        assert_eq!(vectors(&plain.clone().cache(&blocked)), expected);
+    }
+
+    // Weights that changed where the fingerprint takes no sample still have a new time.
+    let weights = dir.join("open_clip_model.safetensors");
+    let options = EncoderOptions::default().cache(&cache);
+    Encoder::load_with(&dir, &options).unwrap().encode_texts(&["x"]).unwrap();
+    let before = cached(&cache);
+    let file = fs::File::options().append(true).open(&weights).unwrap();
+    file.set_modified(std::time::SystemTime::now() + std::time::Duration::from_secs(7)).unwrap();
+    Encoder::load_with(&dir, &options).unwrap().encode_texts(&["x"]).unwrap();
+    let after = cached(&cache);
+    assert_eq!(before.len(), after.len(), "replaced");
+    assert_ne!(before, after);
 }
 
 #[test]

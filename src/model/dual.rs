@@ -1,15 +1,18 @@
-//! The encoder that a configuration describes: two towers on candle tensors and a tokenizer.
+//! The encoder that a configuration describes: two towers and a tokenizer.
 //!
-//! A tower is built when it is first used. A query then costs the text tower alone, and an ingest the image tower alone.
+//! On the processor towers run on the kernels of [`cpu`](super::cpu), on other devices and in shapes that those do not know
+//! on candle's tensors. A tower is built when it is first used. A query then costs the text tower alone, and an ingest the
+//! image tower alone.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::config::ModelConfig;
-use super::encoder::{Device, EmbeddingSpace, Embeddings, Encode, EncoderOptions, PixelBatch};
+use super::cpu::{self, Isa, Packer, TextTower, VisionTower};
+use super::encoder::{Device, EmbeddingSpace, Embeddings, Encode, EncoderOptions, PixelBatch, Precision};
 use super::import::{Import, import};
 use super::linear::{Loader, tensor_error};
-use super::text::Text;
+use super::text::{Text, pooled_at};
 use super::tokenizer::Tokenizer;
 use super::vision::Vision;
 use super::weights::Weights;
@@ -20,31 +23,53 @@ use crate::{Error, Result};
 pub(super) struct DualEncoder {
     config: ModelConfig,
     space: EmbeddingSpace,
-    device: candle_core::Device,
     weights: Arc<Weights>,
     tokenizer: Tokenizer,
-    vision: Lazy<Vision>,
-    text: Lazy<Text>,
+    towers: Towers,
+}
+
+/// What the towers are evaluated on.
+enum Towers {
+    Packed { packer: Box<Packer>, vision: Lazy<VisionTower>, text: Lazy<TextTower> },
+    Tensors { device: candle_core::Device, vision: Lazy<Vision>, text: Lazy<Text> },
 }
 
 impl DualEncoder {
     /// Reads and checks a model directory; see [`super::Encoder::load_with`].
     pub(super) fn load(dir: &Path, options: &EncoderOptions) -> Result<Self> {
         let Import { config, weights, tokenizer } = import(dir)?;
-        let fingerprint = fingerprint(&config, &weights);
+        let isa = options.isa.unwrap_or_else(Isa::detect);
+        let tensors = options.device != Device::Cpu || options.reference || !cpu::supports(&config);
+        let precision = if tensors { f32_only(dir, options.precision)? } else { cpu::resolve(options.precision, isa) };
+        let fingerprint = fingerprint(&config, &weights, precision);
         let tokenizer = Tokenizer::load(&tokenizer)?;
         let name = dir.canonicalize().map_err(Error::io(dir))?;
         let model = name.file_name().unwrap_or(name.as_os_str()).to_string_lossy().into_owned();
-        Ok(Self {
-            space: EmbeddingSpace { model, fingerprint, dim: config.dim },
-            device: open_device(options.device)?,
-            weights: Arc::new(weights),
-            tokenizer,
-            vision: Lazy::default(),
-            text: Lazy::default(),
-            config,
-        })
+        let weights = Arc::new(weights);
+        let towers = if tensors {
+            Towers::Tensors { device: open_device(options.device)?, vision: Lazy::default(), text: Lazy::default() }
+        } else {
+            let packer = Packer {
+                isa,
+                precision,
+                weights: Arc::clone(&weights),
+                fingerprint: fingerprint.chars().take_while(char::is_ascii_hexdigit).collect(),
+                cache: options.cache.clone(),
+            };
+            Towers::Packed { packer: Box::new(packer), vision: Lazy::default(), text: Lazy::default() }
+        };
+        Ok(Self { space: EmbeddingSpace { model, fingerprint, dim: config.dim }, weights, tokenizer, config, towers })
     }
+}
+
+/// The precision of candle's towers, or an error that names the one that they do not have.
+fn f32_only(dir: &Path, precision: Precision) -> Result<Precision> {
+    let value = match precision {
+        Precision::Auto | Precision::F32 => return Ok(Precision::F32),
+        Precision::Bf16 => "bf16",
+        Precision::Int8 => "int8",
+    };
+    Err(Error::UnsupportedModel { path: dir.to_path_buf(), key: "precision".into(), value: value.into() })
 }
 
 impl Encode for DualEncoder {
@@ -62,18 +87,35 @@ impl Encode for DualEncoder {
             let reason = format!("pictures of {:?}, but {} takes {expected:?}", batch.size(), self.space.model);
             return Err(Error::Tensor(reason.into()));
         }
-        let vision = self.vision.get_or_load(|| {
-            let loader = Loader { weights: &self.weights, device: &self.device };
-            Vision::load(&loader, &self.config.vision, &self.config.preprocess)
-        })?;
-        Ok(normalised(self.config.dim, vision.encode(batch)?))
+        let rows = match &self.towers {
+            Towers::Packed { packer, vision, .. } => {
+                vision.get_or_load(|| packer.vision(&self.config))?.encode(batch.as_bytes())
+            }
+            Towers::Tensors { device, vision, .. } => {
+                let load = || {
+                    let loader = Loader { weights: &self.weights, device };
+                    Vision::load(&loader, &self.config.vision, &self.config.preprocess)
+                };
+                vision.get_or_load(load)?.encode(batch)?
+            }
+        };
+        Ok(normalised(self.config.dim, rows))
     }
 
     fn encode_texts(&self, texts: &[&str]) -> Result<Embeddings> {
-        let text =
-            self.text.get_or_load(|| Text::load(&self.weights, &self.device, &self.config.text, self.config.dim))?;
         let ids: Vec<Vec<u32>> = texts.iter().map(|text| self.tokenizer.encode(text)).collect::<Result<_>>()?;
-        Ok(normalised(self.config.dim, text.encode(&ids)?))
+        let rows = match &self.towers {
+            Towers::Packed { packer, text, .. } => {
+                let pool = self.config.text.pool;
+                let ids: Vec<(&[u32], usize)> = ids.iter().map(|ids| (ids.as_slice(), pooled_at(ids, pool))).collect();
+                text.get_or_load(|| packer.text(&self.config))?.encode(&ids)?
+            }
+            Towers::Tensors { device, text, .. } => {
+                let load = || Text::load(&self.weights, device, &self.config.text, self.config.dim);
+                text.get_or_load(load)?.encode(&ids)?
+            }
+        };
+        Ok(normalised(self.config.dim, rows))
     }
 }
 
@@ -86,14 +128,15 @@ fn normalised(dim: usize, mut rows: Vec<f32>) -> Embeddings {
     Embeddings::new(dim, rows)
 }
 
-/// Identifies what the vectors depend on: the configuration in its normal form, and the weights.
-fn fingerprint(config: &ModelConfig, weights: &Weights) -> String {
+/// Identifies what the vectors depend on: the configuration in its normal form, the weights, and the class of precisions.
+fn fingerprint(config: &ModelConfig, weights: &Weights, precision: Precision) -> String {
     let mut hasher = blake3::Hasher::new();
     hasher.update(config.description().as_bytes());
-    // The arithmetic, of which there is one so far.
     hasher.update(b"f32\n");
     weights.fingerprint(&mut hasher);
-    hasher.finalize().to_hex()[..32].to_owned()
+    let exact = hasher.finalize().to_hex()[..32].to_owned();
+    // bf16 is near enough to f32 to share its space.
+    if precision == Precision::Int8 { exact + "/int8" } else { exact }
 }
 
 fn open_device(device: Device) -> Result<candle_core::Device> {

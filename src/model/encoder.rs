@@ -1,22 +1,31 @@
 //! The seam between pictures, texts and vectors: `trait Encode`, and `Encoder`, the loaded model.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::builtin::Builtin;
+use super::cpu::Isa;
 use super::dual::DualEncoder;
+use crate::Result;
 use crate::image::Preprocess;
-use crate::{Error, Result};
 
 /// Which vectors can be compared with which: those of one space.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EmbeddingSpace {
     /// Name for people: an alias, or the directory's name.
     pub model: String,
-    /// Identifies weights, configuration and precision class; equal fingerprints mean comparable vectors.
+    /// Identifies weights, configuration and precision class; equal fingerprints mean comparable vectors. That of int8 ends
+    /// in `/int8`.
     pub fingerprint: String,
     /// Numbers per vector.
     pub dim: usize,
+}
+
+impl EmbeddingSpace {
+    /// The precision to ask for in order to make more vectors of this space.
+    pub fn precision(&self) -> Precision {
+        if self.fingerprint.ends_with("/int8") { Precision::Int8 } else { Precision::Auto }
+    }
 }
 
 /// Pictures of one size, ready for a model: `count × height × width × 3` RGB bytes.
@@ -119,16 +128,25 @@ pub trait Encode: Send + Sync {
 }
 
 /// Arithmetic of the towers.
+///
+/// Vectors that a library holds may come from [`F32`](Precision::F32) and [`Bf16`](Precision::Bf16) in turns, on any device:
+/// they agree to a cosine of 0.9999. [`Int8`](Precision::Int8) agrees with them to 0.999 and is a space of its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Precision {
-    /// The fastest that costs nothing measurable in retrieval: [`Int8`](Precision::Int8) for the built-in model, and
-    /// [`F32`](Precision::F32) for models that are loaded.
+    /// [`Int8`](Precision::Int8) for the built-in model, whose recall was measured with it. For models that are loaded, the
+    /// faster of [`F32`](Precision::F32) and [`Bf16`](Precision::Bf16) on this machine: what they lose is lost in the noise
+    /// of training in half precision, and a library can move between machines. Bytes are not chosen unasked, because what
+    /// they cost depends on the weights.
     #[default]
     Auto,
     /// Single precision: the reference.
     F32,
-    /// Bytes and int8 weights with exact integer sums.
+    /// Weights and activations rounded to 8 significant bits, sums in single precision. Twice as fast as f32 where the
+    /// processor has instructions for it (AVX512_BF16), slower elsewhere.
+    Bf16,
+    /// Bytes and int8 weights with exact integer sums; for models that are loaded, outliers, norms, attention and the first
+    /// and last layer stay in higher precision.
     Int8,
 }
 
@@ -153,6 +171,14 @@ pub struct EncoderOptions {
     pub precision: Precision,
     /// Where they are evaluated.
     pub device: Device,
+    /// A directory for weights that are packed for this processor, so that later starts map them instead of packing again.
+    /// It takes as much space as the weights in their precision (twice that for int8) and may be deleted at any time. `None`
+    /// packs at every start, which costs half a second for a usual model.
+    pub cache: Option<PathBuf>,
+    /// Instructions to use; `None` takes the best of this machine. For tests and measurements.
+    pub isa: Option<Isa>,
+    /// Evaluate on candle's tensors even where there are kernels of our own: the reference of the tests.
+    pub reference: bool,
 }
 
 impl EncoderOptions {
@@ -165,6 +191,24 @@ impl EncoderOptions {
     /// The same options in another arithmetic.
     pub fn precision(mut self, precision: Precision) -> Self {
         self.precision = precision;
+        self
+    }
+
+    /// The same options with packed weights kept in `dir`.
+    pub fn cache(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.cache = Some(dir.into());
+        self
+    }
+
+    /// The same options with other instructions.
+    pub fn isa(mut self, isa: Isa) -> Self {
+        self.isa = Some(isa);
+        self
+    }
+
+    /// The same options on candle's tensors.
+    pub fn reference(mut self) -> Self {
+        self.reference = true;
         self
     }
 }
@@ -188,15 +232,10 @@ impl Encoder {
     ///
     /// # Errors
     /// [`Error::BadModel`](crate::Error::BadModel) names a missing file, key or tensor;
-    /// [`Error::UnsupportedModel`](crate::Error::UnsupportedModel) a key that would change the vectors and is not supported.
+    /// [`Error::UnsupportedModel`](crate::Error::UnsupportedModel) a key that would change the vectors and is not supported,
+    /// or a precision that there is no arithmetic for: on other devices than the processor, and for towers of unusual widths,
+    /// there is f32 alone.
     pub fn load_with(dir: impl AsRef<Path>, options: &EncoderOptions) -> Result<Encoder> {
-        if options.precision == Precision::Int8 {
-            return Err(Error::UnsupportedModel {
-                path: dir.as_ref().to_path_buf(),
-                key: "precision".into(),
-                value: "int8".into(),
-            });
-        }
         Ok(Self::new(DualEncoder::load(dir.as_ref(), options)?))
     }
 

@@ -81,7 +81,7 @@ impl Text {
 }
 
 /// The position that becomes the text's vector.
-fn pooled_at(ids: &[u32], pool: TextPool) -> usize {
+pub(super) fn pooled_at(ids: &[u32], pool: TextPool) -> usize {
     match pool {
         TextPool::First => 0,
         TextPool::Last => ids.len().saturating_sub(1),

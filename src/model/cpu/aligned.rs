@@ -7,7 +7,7 @@ use std::ops::{Deref, DerefMut};
 ///
 /// # Safety
 /// The type has no padding, no invalid bit pattern, and at most the alignment of a cache line.
-pub(crate) unsafe trait Plain: Copy + Default {}
+pub(crate) unsafe trait Plain: Copy + Default + Send + Sync + 'static {}
 
 // SAFETY: a primitive number.
 unsafe impl Plain for f32 {}
@@ -15,6 +15,8 @@ unsafe impl Plain for f32 {}
 unsafe impl Plain for u8 {}
 // SAFETY: a primitive number.
 unsafe impl Plain for i8 {}
+// SAFETY: a primitive number.
+unsafe impl Plain for u16 {}
 // SAFETY: a primitive number.
 unsafe impl Plain for i32 {}
 

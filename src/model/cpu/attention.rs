@@ -1,39 +1,299 @@
 //! Attention over the tokens of one sequence, head by head.
 //!
-//! One pass over the keys per query with a running maximum and sum ("online softmax", Milakov and Gimelshein 2018), so no
-//! matrix of scores is ever stored.
+//! Scores and mixtures are products with the keys and the values of a head as packed weights, so they run in the same
+//! register tile as everything else. Queries go through in blocks of two tiles, and the scores of a block stay in the first
+//! cache: no matrix of scores is ever stored. A single query (the last block of a tower has no other) takes one pass over
+//! the keys with a running maximum and sum instead (Milakov and Gimelshein 2018), since packing would cost more than it saves.
 
+use super::aligned::Aligned;
+use super::finish::{Epilogue, Place};
+use super::product::{Job, Panels, packed_bytes};
+use super::rows::ToPairs;
 use super::simd::{Isa, Kernel, Simd};
+use super::tile::Format;
+
+/// Widest head.
+pub(super) const WIDEST: usize = 256;
+
+/// Queries, keys and values of one sequence: rows of all heads side by side.
+#[derive(Clone, Copy)]
+pub(super) struct Sequence<'a> {
+    /// Queries and numbers from one to the next.
+    pub(super) queries: (&'a [f32], usize),
+    /// Number of queries, and the token of the first.
+    pub(super) count: usize,
+    pub(super) first: usize,
+    /// Keys and values, and numbers from one to the next.
+    pub(super) keys: &'a [f32],
+    pub(super) values: &'a [f32],
+    pub(super) stride: usize,
+    pub(super) tokens: usize,
+}
+
+/// Working memory.
+#[derive(Default)]
+pub(super) struct Scratch {
+    keys: Aligned<u8>,
+    values: Aligned<u8>,
+    scores: Aligned<f32>,
+    /// Queries and weights of a block as bf16.
+    pairs: Aligned<u16>,
+}
 
 /// `out = softmax(q kᵀ / √width_of_a_head) v` for each head.
-///
-/// `qkv` holds `tokens` rows of queries, keys and values side by side (3 × `width`); `out` gets `tokens` rows of `width`.
+#[derive(Clone, Copy)]
+pub(super) struct Attention {
+    pub(super) isa: Isa,
+    /// Numbers of all heads together.
+    pub(super) width: usize,
+    pub(super) heads: usize,
+    /// Whether a token sees only itself and those before it.
+    pub(super) causal: bool,
+    /// Multiply in bf16.
+    pub(super) pairs: bool,
+}
+
+/// For tokens whose queries, keys and values stand side by side (3 × `width`); `out` gets rows of `width`.
 ///
 /// # Panics
-/// If the slices are shorter than that, or `heads` does not divide `width` into multiples of 8 up to 128.
+/// If the slices are shorter than that, or `heads` does not divide `width` into heads of at most 256.
 pub(crate) fn attention(isa: Isa, qkv: &[f32], out: &mut [f32], tokens: usize, width: usize, heads: usize) {
-    assert!(qkv.len() >= tokens * 3 * width && out.len() >= tokens * width, "{tokens} tokens of {width}");
-    let head = width / heads;
-    assert!(head * heads == width && head <= 128, "{heads} heads of at most 128");
-    for h in 0..heads {
-        for t in 0..tokens {
-            // SAFETY: the kernel reads head `h` of `tokens` rows and writes head `h` of row `t`, inside the slices.
-            unsafe {
-                isa.run(Query {
-                    query: qkv.as_ptr().add(t * 3 * width + h * head),
-                    keys: qkv.as_ptr().add(width + h * head),
-                    values: qkv.as_ptr().add(2 * width + h * head),
-                    tokens,
-                    stride: 3 * width,
+    let sequence = Sequence {
+        queries: (qkv, 3 * width),
+        count: tokens,
+        first: 0,
+        keys: &qkv[width..],
+        values: &qkv[2 * width..],
+        stride: 3 * width,
+        tokens,
+    };
+    let attention = Attention { isa, width, heads, causal: false, pairs: false };
+    attention.apply(sequence, (out, width), &mut Scratch::default());
+}
+
+impl Attention {
+    /// Mixes the values for each query. Results begin `stride` numbers apart.
+    ///
+    /// # Panics
+    /// If a slice is too short, or the heads do not divide the width into heads of at most 256.
+    pub(super) fn apply(&self, s: Sequence<'_>, (out, stride): (&mut [f32], usize), scratch: &mut Scratch) {
+        let (width, head) = (self.width, self.width / self.heads);
+        if s.count == 0 || s.tokens == 0 {
+            return;
+        }
+        assert!(head * self.heads == width && head <= WIDEST, "{} heads of at most {WIDEST}", self.heads);
+        assert!(s.queries.0.len() >= (s.count - 1) * s.queries.1 + width, "{} queries of {width}", s.count);
+        assert!(s.keys.len().min(s.values.len()) >= (s.tokens - 1) * s.stride + width, "{} tokens", s.tokens);
+        assert!(out.len() >= (s.count - 1) * stride + width, "{} results of {width}", s.count);
+        assert!(s.first + s.count <= s.tokens, "queries are tokens");
+        let pairs = self.pairs && head.is_multiple_of(2);
+        for h in 0..self.heads {
+            if s.count == 1 {
+                let query = Query {
+                    query: s.queries.0[h * head..].as_ptr(),
+                    keys: s.keys[h * head..].as_ptr(),
+                    values: s.values[h * head..].as_ptr(),
+                    tokens: if self.causal { s.first + 1 } else { s.tokens },
+                    stride: s.stride,
                     head,
-                    out: out.as_mut_ptr().add(t * width + h * head),
-                });
+                    out: out[h * head..].as_mut_ptr(),
+                };
+                // SAFETY: the kernel reads head `h` of the tokens and writes head `h` of the result, inside the slices.
+                unsafe { self.isa.run(query) };
+            } else {
+                self.head(&s, h * head, head, pairs, (&mut out[h * head..], stride), scratch);
+            }
+        }
+    }
+
+    /// One head, which begins at number `at` of the rows.
+    fn head(
+        &self,
+        s: &Sequence<'_>,
+        at: usize,
+        head: usize,
+        pairs: bool,
+        (out, stride): (&mut [f32], usize),
+        scratch: &mut Scratch,
+    ) {
+        let (isa, wide) = (self.isa, 2 * self.isa.lanes());
+        let group = if pairs { 2 } else { 1 };
+        let format = if pairs { Format::Pairs } else { Format::Floats };
+        // Whole vectors, and whole words of the mixture.
+        let padded = s.tokens.next_multiple_of(wide);
+        let keys = scratch.keys.at_least(packed_bytes(isa, head / group, padded));
+        let values = scratch.values.at_least(packed_bytes(isa, padded / group, head));
+        if pairs {
+            pack_pairs(s, at, head, wide, padded, keys, values);
+        } else {
+            pack_floats(s, at, head, wide, keys, values);
+        }
+        let block = 2 * isa.rows();
+        let scores = scratch.scores.at_least(block * padded);
+        // Queries, then weights.
+        let (query_pairs, weight_pairs) =
+            scratch.pairs.at_least(block * (WIDEST + padded)).split_at_mut(block * WIDEST);
+        let panels = |format, words, outputs, weights: &[u8]| Panels {
+            isa,
+            format,
+            words,
+            outputs,
+            weights: weights.as_ptr(),
+            bias: std::ptr::null(),
+        };
+        for start in (0..s.count).step_by(block) {
+            let count = block.min(s.count - start);
+            // Tokens that the last query of the block sees.
+            let seen = if self.causal { s.first + start + count } else { s.tokens };
+            let queries = &s.queries.0[start * s.queries.1 + at..];
+            let (rows, row_stride) = if pairs {
+                for (i, to) in query_pairs.chunks_exact_mut(WIDEST).take(count).enumerate() {
+                    // SAFETY: a place has room for the widest head.
+                    unsafe { isa.run(ToPairs { from: &queries[i * s.queries.1..][..head], to: to.as_mut_ptr() }) };
+                }
+                (query_pairs.as_ptr().cast(), 2 * WIDEST)
+            } else {
+                (queries.as_ptr().cast(), 4 * s.queries.1)
+            };
+            let job = Job {
+                count,
+                rows,
+                stride: row_stride,
+                out: Place::Floats(scores.as_mut_ptr()),
+                out_stride: padded,
+                epilogue: Epilogue::STORE,
+                steps: None,
+            };
+            // SAFETY: `count` queries of `head` numbers lie in the slice, and as many rows of scores in the scratch.
+            unsafe { panels(format, head / group, seen, keys).multiply(job) };
+            // Words of the mixture: an odd token is joined by one of weight zero.
+            let words = seen.div_ceil(group);
+            for i in 0..count {
+                let softmax = Softmax {
+                    scores: scores[i * padded..].as_mut_ptr(),
+                    visible: if self.causal { s.first + start + i + 1 } else { s.tokens },
+                    end: (words * group).next_multiple_of(isa.lanes()),
+                    pairs: if pairs { weight_pairs[i * padded..].as_mut_ptr() } else { std::ptr::null_mut() },
+                };
+                // SAFETY: a row of scores has `padded` numbers, whole vectors.
+                unsafe { isa.run(softmax) };
+            }
+            let (rows, row_stride) =
+                if pairs { (weight_pairs.as_ptr().cast(), 2 * padded) } else { (scores.as_ptr().cast(), 4 * padded) };
+            let job = Job {
+                count,
+                rows,
+                stride: row_stride,
+                out: Place::Floats(out[start * stride..].as_mut_ptr()),
+                out_stride: stride,
+                epilogue: Epilogue::STORE,
+                steps: None,
+            };
+            let mixture = Panels { words, ..panels(format, padded / group, head, values) };
+            // SAFETY: as many results of `head` numbers lie in `out`; panels of values are `padded / group` words long, of
+            // which the first are used.
+            unsafe { mixture.multiply_part(job, padded / group) };
+        }
+    }
+}
+
+/// Keys to `(panel of tokens, number, token)`, scaled, and values to `(panel of numbers, token, number)`.
+fn pack_floats(s: &Sequence<'_>, at: usize, head: usize, wide: usize, keys: &mut [u8], values: &mut [u8]) {
+    let scale = 1.0 / (head as f32).sqrt();
+    let (keys, values) = (keys.as_chunks_mut().0, values.as_chunks_mut().0);
+    let padded = s.tokens.next_multiple_of(wide);
+    for t in 0..s.tokens {
+        let key = &s.keys[t * s.stride + at..][..head];
+        let to = &mut keys[t / wide * head * wide + t % wide..];
+        for (to, x) in to.iter_mut().step_by(wide).zip(key) {
+            *to = (x * scale).to_ne_bytes();
+        }
+        for (panel, value) in s.values[t * s.stride + at..][..head].chunks(wide).enumerate() {
+            let to: &mut [[u8; 4]] = &mut values[(panel * padded + t) * wide..][..value.len()];
+            to.iter_mut().zip(value).for_each(|(to, x)| *to = x.to_ne_bytes());
+        }
+    }
+}
+
+/// The same in bf16, two numbers or two tokens to a word.
+fn pack_pairs(
+    s: &Sequence<'_>,
+    at: usize,
+    head: usize,
+    wide: usize,
+    padded: usize,
+    keys: &mut [u8],
+    values: &mut [u8],
+) {
+    let scale = 1.0 / (head as f32).sqrt();
+    let (keys, values) = (keys.as_chunks_mut::<4>().0, values.as_chunks_mut::<4>().0);
+    let word = |low: f32, high: f32| {
+        let round = |x: f32| x.to_bits().wrapping_add(0x7fff + (x.to_bits() >> 16 & 1)) >> 16;
+        (round(low) | round(high) << 16).to_ne_bytes()
+    };
+    for t in 0..s.tokens {
+        let key = &s.keys[t * s.stride + at..][..head];
+        let to = &mut keys[t / wide * (head / 2) * wide + t % wide..];
+        for (to, x) in to.iter_mut().step_by(wide).zip(key.as_chunks::<2>().0) {
+            *to = word(x[0] * scale, x[1] * scale);
+        }
+    }
+    for t in (0..s.tokens).step_by(2) {
+        let value = &s.values[t * s.stride + at..][..head];
+        let next = if t + 1 < s.tokens { &s.values[(t + 1) * s.stride + at..][..head] } else { &[0.0; WIDEST][..head] };
+        for (i, (low, high)) in value.iter().zip(next).enumerate() {
+            values[(i / wide * (padded / 2) + t / 2) * wide + i % wide] = word(*low, *high);
+        }
+    }
+}
+
+/// Scores to weights that sum to one; numbers from `visible` to `end` become zero.
+struct Softmax {
+    scores: *mut f32,
+    visible: usize,
+    end: usize,
+    /// Where weights go as bf16; null if they replace the scores.
+    pairs: *mut u16,
+}
+
+impl Kernel for Softmax {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        // SAFETY: the maker vouches for whole vectors up to `end`, which is beyond `visible`.
+        unsafe {
+            let vectors = self.visible.div_ceil(S::LANES);
+            for i in self.visible..vectors * S::LANES {
+                *self.scores.add(i) = f32::NEG_INFINITY;
+            }
+            let mut largest = S::splat(f32::NEG_INFINITY);
+            for i in 0..vectors {
+                largest = S::max(largest, S::load(self.scores.add(i * S::LANES)));
+            }
+            let largest = S::splat(S::largest(largest));
+            let mut total = S::splat(0.0);
+            for i in 0..vectors {
+                let p = self.scores.add(i * S::LANES);
+                let weight = S::exp(S::sub(S::load(p), largest));
+                S::store(p, weight);
+                total = S::add(total, weight);
+            }
+            let inverse = S::splat(1.0 / S::sum(total));
+            for i in 0..self.end.div_ceil(S::LANES) {
+                let p = self.scores.add(i * S::LANES);
+                let weight = if i < vectors { S::mul(S::load(p), inverse) } else { S::splat(0.0) };
+                if self.pairs.is_null() {
+                    S::store(p, weight);
+                } else {
+                    S::store_pairs(self.pairs.add(i * S::LANES), weight);
+                }
             }
         }
     }
 }
 
-/// One query against all keys.
+/// One query against the keys.
 struct Query {
     query: *const f32,
     keys: *const f32,
@@ -49,16 +309,17 @@ impl Kernel for Query {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
+        const MOST: usize = WIDEST / 8;
         let vectors = self.head.div_ceil(S::LANES);
         let lanes = |i: usize| S::LANES.min(self.head - i * S::LANES);
         // SAFETY: the maker vouches for `tokens` keys and values of `head` numbers, and for the result.
         unsafe {
             let scale = S::splat(1.0 / (self.head as f32).sqrt());
-            let mut q = [S::splat(0.0); 16];
+            let mut q = [S::splat(0.0); MOST];
             for (i, q) in q.iter_mut().enumerate().take(vectors) {
                 *q = S::mul(S::load_first(self.query.add(i * S::LANES), lanes(i)), scale);
             }
-            let mut mixed = [S::splat(0.0); 16];
+            let mut mixed = [S::splat(0.0); MOST];
             let (mut largest, mut total) = (f32::NEG_INFINITY, 0.0f32);
             for t in 0..self.tokens {
                 let (key, value) = (self.keys.add(t * self.stride), self.values.add(t * self.stride));
@@ -83,6 +344,51 @@ impl Kernel for Query {
             }
             for (i, &m) in mixed.iter().enumerate().take(vectors) {
                 S::store_first(self.out.add(i * S::LANES), S::mul(m, S::splat(1.0 / total)), lanes(i));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(16))]
+        #[test]
+        fn equals_the_formula(
+            tokens in 1usize..90, first in 0usize..90, heads in 1usize..4, head in 1usize..11, causal: bool, one: bool,
+        ) {
+            let (head, first) = (8 * head, first % tokens);
+            let (width, count) = (heads * head, if one { 1 } else { tokens - first });
+            let noise = |i: usize, salt: usize| ((i * 7919 + salt * 31) % 1009) as f32 / 500.0 - 1.0;
+            let keys: Vec<f32> = (0..tokens * 2 * width).map(|i| noise(i, 1)).collect();
+            let queries: Vec<f32> = (0..count * width).map(|i| 3.0 * noise(i, 2)).collect();
+            let sequence = Sequence {
+                queries: (&queries, width), count, first, keys: &keys, values: &keys[width..], stride: 2 * width, tokens,
+            };
+            for (isa, pairs) in Isa::available().into_iter().flat_map(|isa| [(isa, false), (isa, true)]) {
+                let mut out = vec![7.0; count * width];
+                let mut scratch = Scratch::default();
+                // What an earlier sequence left must not show.
+                scratch.keys.at_least(1 << 18).fill(0xff);
+                scratch.values.at_least(1 << 18).fill(0x42);
+                Attention { isa, width, heads, causal, pairs }.apply(sequence, (&mut out, width), &mut scratch);
+                for (i, j) in (0..count).flat_map(|i| (0..width).map(move |j| (i, j))) {
+                    let at = j / head * head;
+                    let visible = if causal { first + i + 1 } else { tokens };
+                    let score = |t: usize| -> f64 {
+                        (0..head).map(|d| f64::from(queries[i * width + at + d] * keys[t * 2 * width + at + d])).sum()
+                    };
+                    let weights: Vec<f64> = (0..visible).map(|t| (score(t) / (head as f64).sqrt()).exp()).collect();
+                    let mixed: f64 = (0..visible).map(|t| weights[t] * f64::from(keys[t * 2 * width + width + j])).sum();
+                    let want = mixed / weights.iter().sum::<f64>();
+                    let got = f64::from(out[i * width + j]);
+                    let allowed = if pairs && count > 1 { 0.12 } else { 2e-5 };
+                    prop_assert!((got - want).abs() <= allowed, "{} {pairs}: {got} is not {want}", isa.name());
+                }
             }
         }
     }

@@ -5,11 +5,12 @@
 //! inputs to a lane: `[panel][input / 4][2 × lanes][4]`.
 
 use super::aligned::Aligned;
-use super::linear::Epilogue;
+use super::finish::{Epilogue, Place, Steps};
+use super::linear::pack;
+use super::parts::Part;
+use super::product::{Job, Panels};
 use super::simd::{Isa, Kernel, Simd};
-
-/// Bytes of rows and results that are worked on at a time.
-const BLOCK_BYTES: usize = 256 << 10;
+use super::tile::Format;
 
 /// What the bytes of a row mean.
 #[derive(Clone, Copy, Debug)]
@@ -44,12 +45,12 @@ pub(crate) struct ByteLinear {
     inputs: usize,
     outputs: usize,
     // (panel, input / 4, 2 × lanes, 4)
-    weights: Aligned<i8>,
+    weights: Part<i8>,
     // (panel, 2 × lanes) each
-    scales: Aligned<f32>,
+    scales: Part<f32>,
     /// Scale times the sum of the weights.
-    sums: Aligned<f32>,
-    bias: Aligned<f32>,
+    sums: Part<f32>,
+    bias: Part<f32>,
 }
 
 impl ByteLinear {
@@ -61,24 +62,24 @@ impl ByteLinear {
         let outputs = scales.len();
         assert!(inputs.is_multiple_of(4) && weights.len() == inputs * outputs, "weights of {outputs} × {inputs}");
         assert!(bias.is_empty() || bias.len() == outputs, "{outputs} biases");
-        let wide = 2 * isa.lanes();
-        let panels = outputs.div_ceil(wide);
-        let mut packed = Aligned::<i8>::zeroed(panels * inputs * wide);
-        let [mut scale, mut sums, mut padded] = [(); 3].map(|()| Aligned::<f32>::zeroed(panels * wide));
-        for (panel, rows) in packed.chunks_exact_mut(inputs * wide).zip(weights.chunks(inputs * wide)) {
-            for (j, row) in rows.chunks_exact(inputs).enumerate() {
-                for (quad, from) in row.chunks_exact(4).enumerate() {
-                    let to = &mut panel[(quad * wide + j) * 4..][..4];
-                    to.iter_mut().zip(from).for_each(|(to, &from)| *to = from as i8);
-                }
-            }
-        }
+        let wide = outputs.next_multiple_of(2 * isa.lanes());
+        let mut packed = Aligned::<i8>::zeroed(wide * inputs);
+        pack(isa, inputs, weights, &mut packed, |&w| w as i8);
+        let [mut scale, mut sums, mut padded] = [(); 3].map(|()| Aligned::<f32>::zeroed(wide));
         scale[..outputs].copy_from_slice(scales);
         padded[..bias.len()].copy_from_slice(bias);
         for ((sum, row), scale) in sums.iter_mut().zip(weights.chunks_exact(inputs)).zip(scales) {
             *sum = scale * row.iter().map(|&w| i32::from(w as i8)).sum::<i32>() as f32;
         }
-        Self { isa, inputs, outputs, weights: packed, scales: scale, sums, bias: padded }
+        Self {
+            isa,
+            inputs,
+            outputs,
+            weights: packed.into(),
+            scales: scale.into(),
+            sums: sums.into(),
+            bias: padded.into(),
+        }
     }
 
     /// The instructions that the weights are packed for.
@@ -111,163 +112,52 @@ impl ByteLinear {
         assert!((count - 1) * rows.stride + self.inputs <= rows.bytes.len(), "{count} rows of {}", self.inputs);
         assert!((count - 1) * out_stride + self.outputs <= len, "{count} results of {}", self.outputs);
         assert!(count == 1 || out_stride >= self.outputs, "results may not overlap");
-        let (scale, scale_step) = match &rows.scale {
+        let (row_scale, row_scale_step) = match &rows.scale {
             Scale::Same(scale) => (std::ptr::from_ref(scale), 0),
             Scale::PerRow(scales) => {
                 assert!(scales.len() >= count, "{count} scales");
                 (scales.as_ptr(), 1)
             }
         };
-        let (floats, bytes, inverse) = match out {
-            Out::Floats(out) => (out.as_mut_ptr(), std::ptr::null_mut(), 0.0),
+        let out = match out {
+            Out::Floats(out) => Place::Floats(out.as_mut_ptr()),
             Out::Bytes(out, scale) => {
                 assert!(self.outputs.is_multiple_of(self.isa.lanes()), "byte results come in whole vectors");
-                (std::ptr::null_mut(), out.as_mut_ptr(), 1.0 / scale)
+                Place::Bytes(out.as_mut_ptr(), 1.0 / scale)
             }
         };
-        let (wide, most) = (2 * self.isa.lanes(), self.isa.rows());
-        let number = if bytes.is_null() { 4 } else { 1 };
-        let block = (BLOCK_BYTES / (self.inputs + number * self.outputs)).next_multiple_of(most);
-        for start in (0..count).step_by(block) {
-            let rows_here = block.min(count - start);
-            let tiles = rows_here.div_ceil(most);
-            for column in (0..self.outputs).step_by(wide) {
-                let mut row = start;
-                for t in 0..tiles {
-                    let height = rows_here / tiles + usize::from(t < rows_here % tiles);
-                    // SAFETY: rows and results lie inside their slices by the assertions above; weights, scales, sums and
-                    // biases are padded to whole panels; the unused one of `floats` and `bytes` stays null, and a wrapping
-                    // offset does not touch memory.
-                    unsafe {
-                        let tile = Tile {
-                            rows: rows.bytes.as_ptr().add(row * rows.stride),
-                            stride: rows.stride,
-                            scale: scale.add(row * scale_step),
-                            scale_step,
-                            zero: rows.zero,
-                            weights: self.weights.as_ptr().add(column * self.inputs),
-                            inputs: self.inputs,
-                            scales: self.scales.as_ptr().add(column),
-                            sums: self.sums.as_ptr().add(column),
-                            bias: self.bias.as_ptr().add(column),
-                            floats: if bytes.is_null() { floats.add(row * out_stride + column) } else { floats },
-                            bytes: if bytes.is_null() { bytes } else { bytes.add(row * out_stride + column) },
-                            inverse,
-                            out_stride,
-                            columns: wide.min(self.outputs - column),
-                            epilogue,
-                        };
-                        tile.run_height(self.isa, height);
-                    }
-                    row += height;
-                }
-            }
-        }
-    }
-}
-
-/// One register tile: up to [`Simd::ROWS`] rows against one panel.
-#[derive(Clone, Copy)]
-struct Tile {
-    rows: *const u8,
-    stride: usize,
-    scale: *const f32,
-    scale_step: usize,
-    zero: f32,
-    weights: *const i8,
-    inputs: usize,
-    scales: *const f32,
-    sums: *const f32,
-    bias: *const f32,
-    /// Null if results are bytes.
-    floats: *mut f32,
-    /// Null if results are floats.
-    bytes: *mut u8,
-    inverse: f32,
-    out_stride: usize,
-    columns: usize,
-    epilogue: Epilogue,
-}
-
-impl Tile {
-    /// # Safety
-    /// As [`Kernel::run`], for `height` rows.
-    unsafe fn run_height(self, isa: Isa, height: usize) {
-        macro_rules! pick {
-            ($($n:literal)*) => {
-                match height {
-                    // SAFETY: passed on from the caller.
-                    $($n => unsafe {
-                        if self.columns <= isa.lanes() { isa.run(Tall::<$n, 1>(self)) } else { isa.run(Tall::<$n, 2>(self)) }
-                    },)*
-                    _ => unreachable!("tiles are at most 13 rows high"),
-                }
-            };
-        }
-        pick!(1 2 3 4 5 6 7 8 9 10 11 12 13)
-    }
-}
-
-/// A tile of `ROWS` rows and `WIDE` vectors.
-struct Tall<const ROWS: usize, const WIDE: usize>(Tile);
-
-impl<const ROWS: usize, const WIDE: usize> Kernel for Tall<ROWS, WIDE> {
-    type Output = ();
-
-    #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        let t = self.0;
-        if ROWS > S::ROWS {
-            return;
-        }
-        // SAFETY: `t` describes valid memory by its maker's promise; offsets stay within the tile.
-        unsafe {
-            let mut sums = [[S::zero(); WIDE]; ROWS];
-            let (mut w, mut a) = (t.weights, t.rows);
-            for _ in 0..t.inputs / 4 {
-                let mut column = [S::zero(); WIDE];
-                for (j, c) in column.iter_mut().enumerate() {
-                    *c = S::load_quads(w.add(4 * j * S::LANES));
-                }
-                for (i, row) in sums.iter_mut().enumerate() {
-                    let x = S::splat_bytes(a.add(i * t.stride));
-                    for (s, &c) in row.iter_mut().zip(&column) {
-                        *s = S::dot(x, c, *s);
-                    }
-                }
-                w = w.add(8 * S::LANES);
-                a = a.add(4);
-            }
-            // Moved out at once: otherwise the compiler keeps the sums in memory throughout the loop.
-            let mut moved = std::mem::MaybeUninit::<[[S::I; WIDE]; ROWS]>::uninit();
-            moved.as_mut_ptr().write(sums);
-            let moved = moved.assume_init_ref();
-            for j in 0..WIDE {
-                let at = j * S::LANES;
-                let (scales, bias) = (S::load(t.scales.add(at)), S::load(t.bias.add(at)));
-                let shift = S::mul(S::load(t.sums.add(at)), S::splat(-t.zero));
-                let columns = t.columns.saturating_sub(at).min(S::LANES);
-                if columns == 0 {
-                    continue;
-                }
-                for (i, row) in moved.iter().enumerate() {
-                    let scale = S::splat(*t.scale.add(i * t.scale_step));
-                    let x = S::fma(S::fma(S::to_float(row[j]), scales, shift), scale, bias);
-                    let offset = i * t.out_stride + at;
-                    if t.floats.is_null() {
-                        S::store_bytes(t.bytes.add(offset), S::mul(x, S::splat(t.inverse)));
-                    } else {
-                        let (x, out) = (t.epilogue.activation.apply::<S>(x), t.floats.add(offset));
-                        if columns == S::LANES {
-                            S::store(out, if t.epilogue.add { S::add(x, S::load(out)) } else { x });
-                        } else {
-                            let x = if t.epilogue.add { S::add(x, S::load_first(out, columns)) } else { x };
-                            S::store_first(out, x, columns);
-                        }
-                    }
-                }
-            }
-        }
+        let steps = Steps {
+            row_scale,
+            row_scale_step,
+            zero: rows.zero,
+            scales: self.scales.as_ptr(),
+            sums: self.sums.as_ptr(),
+            outliers: &[],
+            first: &[],
+            row: 0,
+            panel: std::ptr::null(),
+            low: std::ptr::null(),
+        };
+        let panels = Panels {
+            isa: self.isa,
+            format: Format::Bytes,
+            words: self.inputs / 4,
+            outputs: self.outputs,
+            weights: self.weights.as_ptr().cast(),
+            bias: self.bias.as_ptr(),
+        };
+        let job = Job {
+            count,
+            rows: rows.bytes.as_ptr(),
+            stride: rows.stride,
+            out,
+            out_stride,
+            epilogue,
+            steps: Some(steps),
+        };
+        // SAFETY: rows and results lie inside their slices by the assertions above; weights, scales, sums and biases are
+        // padded to whole panels.
+        unsafe { panels.multiply(job) }
     }
 }
 
@@ -327,7 +217,7 @@ impl Kernel for Quantise<'_> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::linear::Activation;
+    use super::super::finish::Activation;
     use super::*;
 
     proptest! {

@@ -1,14 +1,16 @@
 //! Layer normalisation of rows.
 
 use super::aligned::Aligned;
+use super::parts::{Part, Parts};
 use super::simd::{Isa, Kernel, Simd};
+use crate::Result;
 
 /// `(x - mean) / √(variance + ε) × weight + bias`, row by row.
 pub(crate) struct LayerNorm {
     isa: Isa,
     eps: f32,
-    weight: Aligned<f32>,
-    bias: Aligned<f32>,
+    weight: Part<f32>,
+    bias: Part<f32>,
 }
 
 impl LayerNorm {
@@ -21,9 +23,20 @@ impl LayerNorm {
         let copy = |from: &[f32]| {
             let mut to = Aligned::zeroed(from.len());
             to.copy_from_slice(from);
-            to
+            to.into()
         };
         Self { isa, eps, weight: copy(weight), bias: copy(bias) }
+    }
+
+    /// The norm from the next parts of a store; `read` is asked for weights and biases where they have to be packed.
+    pub(super) fn take(
+        parts: &mut Parts,
+        isa: Isa,
+        (width, eps): (usize, f32),
+        read: impl Fn(&str) -> Result<Vec<f32>>,
+    ) -> Result<Self> {
+        let mut part = |name: &str| parts.take(width, |to: &mut [f32]| Ok(to.copy_from_slice(&read(name)?)));
+        Ok(Self { isa, eps, weight: part("weight")?, bias: part("bias")? })
     }
 
     /// Normalises whole rows of `rows` into `out`.
@@ -32,50 +45,83 @@ impl LayerNorm {
     /// If the slices differ in length or are no whole rows.
     pub(crate) fn apply(&self, rows: &[f32], out: &mut [f32]) {
         let width = self.weight.len();
-        assert_eq!(rows.len(), out.len(), "as many results as numbers");
+        assert!(
+            rows.len() == out.len() && rows.len().is_multiple_of(width),
+            "as many results as numbers, in whole rows"
+        );
         for (row, out) in rows.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
-            // SAFETY: the kernel's slices all have `width` numbers.
-            unsafe { self.isa.run(NormRow { row, out, weight: &self.weight, bias: &self.bias, eps: self.eps }) }
+            let (weight, bias) = (self.weight.as_ptr(), self.bias.as_ptr());
+            // SAFETY: all four have `width` numbers.
+            unsafe {
+                self.isa.run(NormRow { row: row.as_ptr(), out: out.as_mut_ptr(), weight, bias, width, eps: self.eps })
+            }
+        }
+    }
+
+    /// The same in place.
+    ///
+    /// # Panics
+    /// If these are no whole rows.
+    pub(super) fn apply_in_place(&self, rows: &mut [f32]) {
+        let width = self.weight.len();
+        assert!(rows.len().is_multiple_of(width), "whole rows");
+        for row in rows.chunks_exact_mut(width) {
+            let (weight, bias, out) = (self.weight.as_ptr(), self.bias.as_ptr(), row.as_mut_ptr());
+            // SAFETY: all have `width` numbers; the kernel reads a number for the last time before it writes it.
+            unsafe { self.isa.run(NormRow { row: out, out, weight, bias, width, eps: self.eps }) }
         }
     }
 }
 
-struct NormRow<'a> {
-    row: &'a [f32],
-    out: &'a mut [f32],
-    weight: &'a [f32],
-    bias: &'a [f32],
+struct NormRow {
+    row: *const f32,
+    out: *mut f32,
+    weight: *const f32,
+    bias: *const f32,
+    width: usize,
     eps: f32,
 }
 
-impl Kernel for NormRow<'_> {
+impl Kernel for NormRow {
     type Output = ();
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let width = self.row.len();
-        let at = |i: usize| S::LANES.min(width - i);
-        // SAFETY: all four slices have `width` numbers; no access goes past them.
+        let width = self.width;
+        let whole = width / S::LANES * S::LANES;
+        let rest = width - whole;
+        // SAFETY: row, result, weights and biases have `width` numbers; no access goes past them.
         unsafe {
             let mut sum = S::splat(0.0);
-            for i in (0..width).step_by(S::LANES) {
-                sum = S::add(sum, S::load_first(self.row.as_ptr().add(i), at(i)));
+            for i in (0..whole).step_by(S::LANES) {
+                sum = S::add(sum, S::load(self.row.add(i)));
+            }
+            if rest > 0 {
+                sum = S::add(sum, S::load_first(self.row.add(whole), rest));
             }
             let mean = S::sum(sum) / width as f32;
+            let middle = S::splat(mean);
             let mut squares = S::splat(0.0);
-            for i in (0..width).step_by(S::LANES) {
+            for i in (0..whole).step_by(S::LANES) {
+                let d = S::sub(S::load(self.row.add(i)), middle);
+                squares = S::fma(d, d, squares);
+            }
+            if rest > 0 {
                 // Lanes past the end must not count, so the mean is read under the same mask.
                 let means = [mean; 16];
-                let d = S::sub(S::load_first(self.row.as_ptr().add(i), at(i)), S::load_first(means.as_ptr(), at(i)));
+                let d = S::sub(S::load_first(self.row.add(whole), rest), S::load_first(means.as_ptr(), rest));
                 squares = S::fma(d, d, squares);
             }
             let inverse = S::splat(1.0 / (S::sum(squares) / width as f32 + self.eps).sqrt());
-            for i in (0..width).step_by(S::LANES) {
-                let n = at(i);
-                let x = S::mul(S::sub(S::load_first(self.row.as_ptr().add(i), n), S::splat(mean)), inverse);
-                let (w, b) =
-                    (S::load_first(self.weight.as_ptr().add(i), n), S::load_first(self.bias.as_ptr().add(i), n));
-                S::store_first(self.out.as_mut_ptr().add(i), S::fma(x, w, b), n);
+            let scaled = |x: S::F, w: S::F, b: S::F| S::fma(S::mul(S::sub(x, middle), inverse), w, b);
+            for i in (0..whole).step_by(S::LANES) {
+                let x = scaled(S::load(self.row.add(i)), S::load(self.weight.add(i)), S::load(self.bias.add(i)));
+                S::store(self.out.add(i), x);
+            }
+            if rest > 0 {
+                let load = |p: *const f32| S::load_first(p.add(whole), rest);
+                let x = scaled(load(self.row), load(self.weight), load(self.bias));
+                S::store_first(self.out.add(whole), x, rest);
             }
         }
     }

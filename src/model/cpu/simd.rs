@@ -4,11 +4,11 @@
 //! ([`Isa::run`]). The alternative, one hand-written copy per architecture, triples the code that has to be proven. The price:
 //! everything below a kernel is `#[inline(always)]`, or the instructions would not be available where they land.
 //!
-//! The portable set is plain arrays: the oracle of the tests, and also the NEON path, because NEON belongs to every aarch64
-//! and the compiler maps the arrays onto it.
+//! A vector of weights is [`Simd::LANES`] words of four bytes whatever the numbers are: one f32, two bf16 or four int8.
 
+use super::portable::Portable;
 #[cfg(target_arch = "x86_64")]
-use super::x86_64::{Avx2, Avx512, run_avx2, run_avx512};
+use super::x86_64::{Avx2, Avx512, run_avx2, run_avx2_bytes, run_avx512, run_avx512_pairs};
 
 /// Vectors of `f32` and of `i32`, `LANES` numbers each.
 ///
@@ -23,6 +23,8 @@ pub(crate) trait Simd: Copy {
     const LANES: usize;
     /// Rows of a register tile two vectors wide.
     const ROWS: usize;
+    /// What [`Isa::run_rich`] adds to this set.
+    const RICH: Rich = Rich::Nothing;
 
     unsafe fn splat(x: f32) -> Self::F;
     unsafe fn load(p: *const f32) -> Self::F;
@@ -55,7 +57,45 @@ pub(crate) trait Simd: Copy {
     unsafe fn load_quads(p: *const i8) -> Self::I;
     /// Per lane: the sum plus the products of four unsigned bytes with four signed ones. Exact.
     unsafe fn dot(unsigned: Self::I, signed: Self::I, sum: Self::I) -> Self::I;
+    /// The same where unsigned bytes are at most 127, which lets AVX2 multiply them as bytes.
+    #[inline(always)]
+    unsafe fn dot_low(unsigned: Self::I, signed: Self::I, sum: Self::I) -> Self::I {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { Self::dot(unsigned, signed, sum) }
+    }
+    /// The same as [`Simd::dot`] with an instruction that only some machines of this set have: see [`Isa::run_rich`].
+    #[inline(always)]
+    unsafe fn dot_rich(unsigned: Self::I, signed: Self::I, sum: Self::I) -> Self::I {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { Self::dot(unsigned, signed, sum) }
+    }
     unsafe fn to_float(v: Self::I) -> Self::F;
+    /// Byte `which` of each lane, counted from the lowest, with its sign.
+    unsafe fn signed_byte(v: Self::I, which: usize) -> Self::I;
+    /// Per lane: the bf16 in the upper half as f32, and the one in the lower half.
+    unsafe fn halves(v: Self::I) -> (Self::F, Self::F);
+    /// The same as [`Simd::dot_pairs`] with an instruction that only some machines of this set have: see [`Isa::run_rich`].
+    #[inline(always)]
+    unsafe fn dot_pairs_rich(a: Self::I, b: Self::I, sum: Self::F) -> Self::F {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { Self::dot_pairs(a, b, sum) }
+    }
+    /// Per lane: the sum plus the products of two bf16 with two others.
+    #[inline(always)]
+    unsafe fn dot_pairs(a: Self::I, b: Self::I, sum: Self::F) -> Self::F {
+        // SAFETY: arithmetic only; the caller vouches for the instruction set.
+        unsafe {
+            let ((a1, a0), (b1, b0)) = (Self::halves(a), Self::halves(b));
+            Self::fma(a1, b1, Self::fma(a0, b0, sum))
+        }
+    }
+    /// Writes `LANES` numbers as bf16, rounded to the nearest, ties to even.
+    unsafe fn store_pairs(p: *mut u16, v: Self::F);
+    /// Asks for a cache line that will be read soon; any address is allowed.
+    #[inline(always)]
+    unsafe fn prefetch(p: *const u8) {
+        let _ = p;
+    }
     /// `4 × LANES` bytes of each of three pointers, interleaved: lane e of vector j holds the bytes number
     /// [`quad_channel`]`(j, e)` of the three, and a zero. That is the order in which 128-bit unpack instructions leave them.
     unsafe fn interleave(p: [*const u8; 3]) -> [Self::I; 4];
@@ -88,6 +128,16 @@ pub(crate) const fn quad_channel(vector: usize, lane: usize) -> usize {
     lane / 4 * 16 + vector * 4 + lane % 4
 }
 
+/// Instructions that only some machines of a set have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rich {
+    Nothing,
+    /// Sums of products of four bytes (AVX-VNNI beside AVX2).
+    Bytes,
+    /// Sums of products of two bf16 (AVX512_BF16 beside AVX-512).
+    Pairs,
+}
+
 /// Something to compute with whichever instructions the machine has.
 pub(crate) trait Kernel {
     /// The result.
@@ -102,7 +152,11 @@ pub(crate) trait Kernel {
 
 /// An instruction set that this machine has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Isa(Level);
+pub struct Isa {
+    level: Level,
+    /// Whether the machine has what [`Isa::run_rich`] uses.
+    rich: bool,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Level {
@@ -118,15 +172,17 @@ impl Isa {
     pub fn available() -> Vec<Isa> {
         let mut sets = Vec::new();
         #[cfg(target_arch = "x86_64")]
+        for (level, present, rich) in
+            [(Level::Avx512, Avx512::present(), Avx512::rich()), (Level::Avx2, Avx2::present(), Avx2::rich())]
         {
-            if Avx512::present() {
-                sets.push(Isa(Level::Avx512));
+            if present && rich {
+                sets.push(Isa { level, rich });
             }
-            if Avx2::present() {
-                sets.push(Isa(Level::Avx2));
+            if present {
+                sets.push(Isa { level, rich: false });
             }
         }
-        sets.push(Isa(Level::Portable));
+        sets.push(Isa { level: Level::Portable, rich: false });
         sets
     }
 
@@ -135,20 +191,54 @@ impl Isa {
         Self::available()[0]
     }
 
-    /// Name for people: `avx512`, `avx2`, `portable`.
+    /// The set of this name, if this machine has it.
+    pub fn named(name: &str) -> Option<Isa> {
+        Self::available().into_iter().find(|isa| isa.name() == name)
+    }
+
+    /// Name for people: `avx512-bf16`, `avx512`, `avx2-vnni`, `avx2`, `portable`.
     pub fn name(self) -> &'static str {
-        match self.0 {
-            Level::Portable => "portable",
+        match (self.level, self.rich) {
+            (Level::Portable, _) => "portable",
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => "avx2",
+            (Level::Avx2, false) => "avx2",
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => "avx512",
+            (Level::Avx2, true) => "avx2-vnni",
+            #[cfg(target_arch = "x86_64")]
+            (Level::Avx512, false) => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            (Level::Avx512, true) => "avx512-bf16",
         }
+    }
+
+    /// What [`Isa::run_rich`] has on this machine that [`Isa::run`] has not.
+    pub(crate) fn rich(self) -> Rich {
+        match self.level {
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 if self.rich => Avx2::RICH,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 if self.rich => Avx512::RICH,
+            _ => Rich::Nothing,
+        }
+    }
+
+    /// Whether there are instructions for sums of products of bf16. Without them bf16 costs more than f32.
+    pub(crate) fn multiplies_pairs(self) -> bool {
+        self.rich() == Rich::Pairs
+    }
+
+    /// The largest byte that [`Simd::dot_low`] may meet where byte products need it; 255 where any byte will do.
+    pub(crate) fn largest_byte(self) -> u8 {
+        #[cfg(target_arch = "x86_64")]
+        if self.level == Level::Avx2 && !self.rich {
+            return 127;
+        }
+        255
     }
 
     /// Numbers per vector.
     pub(crate) fn lanes(self) -> usize {
-        match self.0 {
+        match self.level {
             Level::Portable => Portable::LANES,
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 => Avx2::LANES,
@@ -159,7 +249,7 @@ impl Isa {
 
     /// Rows of a register tile.
     pub(crate) fn rows(self) -> usize {
-        match self.0 {
+        match self.level {
             Level::Portable => Portable::ROWS,
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 => Avx2::ROWS,
@@ -176,7 +266,7 @@ impl Isa {
     pub(crate) unsafe fn run<K: Kernel>(self, kernel: K) -> K::Output {
         // SAFETY: an `Isa` is only made after its instructions were found; the rest is the caller's promise.
         unsafe {
-            match self.0 {
+            match self.level {
                 Level::Portable => kernel.run::<Portable>(),
                 #[cfg(target_arch = "x86_64")]
                 Level::Avx2 => run_avx2(kernel),
@@ -185,141 +275,22 @@ impl Isa {
             }
         }
     }
-}
 
-/// Plain arrays.
-#[derive(Clone, Copy)]
-pub(crate) struct Portable;
-
-const N: usize = 8;
-
-#[inline(always)]
-fn zip(a: [f32; N], b: [f32; N], f: impl Fn(f32, f32) -> f32) -> [f32; N] {
-    std::array::from_fn(|i| f(a[i], b[i]))
-}
-
-impl Simd for Portable {
-    type F = [f32; N];
-    type I = [i32; N];
-    const LANES: usize = N;
-    const ROWS: usize = 6;
-
-    #[inline(always)]
-    unsafe fn splat(x: f32) -> Self::F {
-        [x; N]
-    }
-    #[inline(always)]
-    unsafe fn load(p: *const f32) -> Self::F {
-        // SAFETY: the caller vouches for N numbers.
-        unsafe { p.cast::<Self::F>().read_unaligned() }
-    }
-    #[inline(always)]
-    unsafe fn store(p: *mut f32, v: Self::F) {
-        // SAFETY: the caller vouches for N numbers.
-        unsafe { p.cast::<Self::F>().write_unaligned(v) }
-    }
-    #[inline(always)]
-    unsafe fn store_first(p: *mut f32, v: Self::F, n: usize) {
-        // SAFETY: the caller vouches for n ≤ N numbers.
-        unsafe { std::ptr::copy_nonoverlapping(v.as_ptr(), p, n) }
-    }
-    #[inline(always)]
-    unsafe fn load_first(p: *const f32, n: usize) -> Self::F {
-        let mut v = [0.0; N];
-        // SAFETY: the caller vouches for n ≤ N numbers.
-        unsafe { std::ptr::copy_nonoverlapping(p, v.as_mut_ptr(), n) };
-        v
-    }
-    #[inline(always)]
-    unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F {
-        // Fused where it is one instruction; elsewhere `mul_add` would be a function call.
-        #[cfg(any(target_arch = "aarch64", target_feature = "fma"))]
-        return std::array::from_fn(|i| a[i].mul_add(b[i], c[i]));
-        #[cfg(not(any(target_arch = "aarch64", target_feature = "fma")))]
-        return std::array::from_fn(|i| a[i] * b[i] + c[i]);
-    }
-    #[inline(always)]
-    unsafe fn add(a: Self::F, b: Self::F) -> Self::F {
-        zip(a, b, |a, b| a + b)
-    }
-    #[inline(always)]
-    unsafe fn sub(a: Self::F, b: Self::F) -> Self::F {
-        zip(a, b, |a, b| a - b)
-    }
-    #[inline(always)]
-    unsafe fn mul(a: Self::F, b: Self::F) -> Self::F {
-        zip(a, b, |a, b| a * b)
-    }
-    #[inline(always)]
-    unsafe fn div(a: Self::F, b: Self::F) -> Self::F {
-        zip(a, b, |a, b| a / b)
-    }
-    #[inline(always)]
-    unsafe fn min(a: Self::F, b: Self::F) -> Self::F {
-        zip(a, b, |a, b| if a < b { a } else { b })
-    }
-    #[inline(always)]
-    unsafe fn max(a: Self::F, b: Self::F) -> Self::F {
-        zip(a, b, |a, b| if a > b { a } else { b })
-    }
-    #[inline(always)]
-    unsafe fn round(v: Self::F) -> Self::F {
-        v.map(f32::round_ties_even)
-    }
-    #[inline(always)]
-    unsafe fn exp2_whole(n: Self::F) -> Self::F {
-        n.map(|n| f32::from_bits(((n as i32 + 127) as u32) << 23))
-    }
-    #[inline(always)]
-    unsafe fn sum(v: Self::F) -> f32 {
-        v.iter().sum()
-    }
-    #[inline(always)]
-    unsafe fn largest(v: Self::F) -> f32 {
-        v.into_iter().fold(f32::NEG_INFINITY, f32::max)
-    }
-    #[inline(always)]
-    unsafe fn store_bytes(p: *mut u8, v: Self::F) {
-        // SAFETY: the caller vouches for N bytes.
-        unsafe { p.cast::<[u8; N]>().write(v.map(|x| x.round_ties_even() as u8)) }
-    }
-    #[inline(always)]
-    unsafe fn zero() -> Self::I {
-        [0; N]
-    }
-    #[inline(always)]
-    unsafe fn splat_bytes(p: *const u8) -> Self::I {
-        // SAFETY: the caller vouches for four bytes.
-        [i32::from_le_bytes(unsafe { p.cast::<[u8; 4]>().read() }); N]
-    }
-    #[inline(always)]
-    unsafe fn load_quads(p: *const i8) -> Self::I {
-        // SAFETY: the caller vouches for 4 × N bytes.
-        unsafe { p.cast::<[[u8; 4]; N]>().read() }.map(i32::from_le_bytes)
-    }
-    #[inline(always)]
-    unsafe fn dot(unsigned: Self::I, signed: Self::I, sum: Self::I) -> Self::I {
-        let product = |i: usize, shift: usize| ((unsigned[i] >> shift) & 255) * i32::from((signed[i] >> shift) as i8);
-        std::array::from_fn(|i| sum[i] + product(i, 0) + product(i, 8) + product(i, 16) + product(i, 24))
-    }
-    #[inline(always)]
-    unsafe fn to_float(v: Self::I) -> Self::F {
-        v.map(|x| x as f32)
-    }
-    #[inline(always)]
-    unsafe fn interleave(p: [*const u8; 3]) -> [Self::I; 4] {
-        // SAFETY: the caller vouches for 4 × N bytes at each pointer; `quad_channel` is below that.
-        let byte = |p: *const u8, j: usize, e: usize| unsafe { *p.add(quad_channel(j, e)) };
-        std::array::from_fn(|j| {
-            std::array::from_fn(|e| i32::from_le_bytes([byte(p[0], j, e), byte(p[1], j, e), byte(p[2], j, e), 0]))
-        })
-    }
-    #[inline(always)]
-    unsafe fn store_interleaved(p: *mut u8, v: [Self::F; 4]) {
-        for (j, v) in v.iter().enumerate() {
-            for (e, x) in v.iter().enumerate() {
-                // SAFETY: the caller vouches for 4 × N bytes.
-                unsafe { *p.add(quad_channel(j, e)) = x.round_ties_even() as u8 };
+    /// Runs a kernel of `dot_rich` or `dot_pairs_rich`.
+    ///
+    /// # Safety
+    /// [`Isa::rich`] says what the kernel uses, and the kernel's pointers are valid, as its type demands.
+    #[inline]
+    pub(crate) unsafe fn run_rich<K: Kernel>(self, kernel: K) -> K::Output {
+        debug_assert!(self.rich);
+        // SAFETY: the instructions were found; the rest is the caller's promise.
+        unsafe {
+            match self.level {
+                Level::Portable => kernel.run::<Portable>(),
+                #[cfg(target_arch = "x86_64")]
+                Level::Avx2 => run_avx2_bytes(kernel),
+                #[cfg(target_arch = "x86_64")]
+                Level::Avx512 => run_avx512_pairs(kernel),
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::simd::{Kernel, Simd};
+use super::simd::{Kernel, Rich, Simd};
 
 /// 256-bit vectors with fused multiply-add.
 #[derive(Clone, Copy)]
@@ -16,6 +16,11 @@ impl Avx2 {
     pub(crate) fn present() -> bool {
         is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
     }
+
+    /// With the byte dot product.
+    pub(crate) fn rich() -> bool {
+        is_x86_feature_detected!("avxvnni")
+    }
 }
 
 impl Avx512 {
@@ -26,6 +31,11 @@ impl Avx512 {
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vl")
             && is_x86_feature_detected!("avx512vnni")
+    }
+
+    /// With products of bf16.
+    pub(crate) fn rich() -> bool {
+        is_x86_feature_detected!("avx512bf16")
     }
 }
 
@@ -41,6 +51,26 @@ pub(crate) unsafe fn run_avx2<K: Kernel>(kernel: K) -> K::Output {
 /// As [`Kernel::run`].
 #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 pub(crate) unsafe fn run_avx512<K: Kernel>(kernel: K) -> K::Output {
+    // SAFETY: the features are enabled here; the rest is the caller's promise.
+    unsafe { kernel.run::<Avx512>() }
+}
+
+/// For kernels of `dot_rich`.
+///
+/// # Safety
+/// As [`Kernel::run`].
+#[target_feature(enable = "avx2,fma,avxvnni")]
+pub(crate) unsafe fn run_avx2_bytes<K: Kernel>(kernel: K) -> K::Output {
+    // SAFETY: the features are enabled here; the rest is the caller's promise.
+    unsafe { kernel.run::<Avx2>() }
+}
+
+/// For kernels of `dot_pairs_rich`.
+///
+/// # Safety
+/// As [`Kernel::run`].
+#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16")]
+pub(crate) unsafe fn run_avx512_pairs<K: Kernel>(kernel: K) -> K::Output {
     // SAFETY: the features are enabled here; the rest is the caller's promise.
     unsafe { kernel.run::<Avx512>() }
 }
@@ -70,6 +100,7 @@ impl Simd for Avx2 {
     type I = __m256i;
     const LANES: usize = 8;
     const ROWS: usize = 6;
+    const RICH: Rich = Rich::Bytes;
 
     wrap! {
         splat(x: f32) -> __m256 = _mm256_set1_ps(x);
@@ -90,7 +121,18 @@ impl Simd for Avx2 {
         zero() -> __m256i = _mm256_setzero_si256();
         splat_bytes(p: *const u8) -> __m256i = _mm256_set1_epi32(p.cast::<i32>().read_unaligned());
         load_quads(p: *const i8) -> __m256i = _mm256_loadu_si256(p.cast());
+        // Two products of at most 127 × 128 fit into 16 bits.
+        dot_low(unsigned: __m256i, signed: __m256i, sum: __m256i) -> __m256i = _mm256_add_epi32(
+            sum, _mm256_madd_epi16(_mm256_maddubs_epi16(unsigned, signed), _mm256_set1_epi16(1)));
+        dot_rich(unsigned: __m256i, signed: __m256i, sum: __m256i) -> __m256i =
+            _mm256_dpbusd_avx_epi32(sum, unsigned, signed);
         to_float(v: __m256i) -> __m256 = _mm256_cvtepi32_ps(v);
+        signed_byte(v: __m256i, which: usize) -> __m256i = _mm256_srai_epi32::<24>(
+            _mm256_sll_epi32(v, _mm_cvtsi32_si128(24 - 8 * which as i32)));
+        halves(v: __m256i) -> (__m256, __m256) = (
+            _mm256_castsi256_ps(_mm256_and_si256(v, _mm256_set1_epi32(-65536))),
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(v)));
+        prefetch(p: *const u8) -> () = _mm_prefetch::<_MM_HINT_T0>(p.cast());
     }
     #[inline(always)]
     unsafe fn store_bytes(p: *mut u8, v: __m256) {
@@ -111,6 +153,18 @@ impl Simd for Avx2 {
             let evens = _mm256_madd_epi16(even, _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(signed)));
             let odds = _mm256_madd_epi16(odd, _mm256_srai_epi16::<8>(signed));
             _mm256_add_epi32(sum, _mm256_add_epi32(evens, odds))
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_pairs(p: *mut u16, v: __m256) {
+        // SAFETY: arithmetic, and a store of the eight numbers that the caller vouches for.
+        unsafe {
+            let bits = _mm256_castps_si256(v);
+            let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+            let rounded = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
+            let high = _mm256_srli_epi32::<16>(rounded);
+            let packed = _mm_packus_epi32(_mm256_castsi256_si128(high), _mm256_extracti128_si256::<1>(high));
+            _mm_storeu_si128(p.cast(), packed);
         }
     }
     #[inline(always)]
@@ -171,6 +225,7 @@ impl Simd for Avx512 {
     const LANES: usize = 16;
     // 13 × 2 accumulators, two weight vectors, one broadcast: 29 of 32 registers.
     const ROWS: usize = 13;
+    const RICH: Rich = Rich::Pairs;
 
     wrap! {
         splat(x: f32) -> __m512 = _mm512_set1_ps(x);
@@ -196,6 +251,20 @@ impl Simd for Avx512 {
         load_quads(p: *const i8) -> __m512i = _mm512_loadu_si512(p.cast());
         dot(unsigned: __m512i, signed: __m512i, sum: __m512i) -> __m512i = _mm512_dpbusd_epi32(sum, unsigned, signed);
         to_float(v: __m512i) -> __m512 = _mm512_cvtepi32_ps(v);
+        signed_byte(v: __m512i, which: usize) -> __m512i = _mm512_srai_epi32::<24>(
+            _mm512_sll_epi32(v, _mm_cvtsi32_si128(24 - 8 * which as i32)));
+        halves(v: __m512i) -> (__m512, __m512) = (
+            _mm512_castsi512_ps(_mm512_and_si512(v, _mm512_set1_epi32(-65536))),
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(v)));
+        dot_pairs_rich(a: __m512i, b: __m512i, sum: __m512) -> __m512 = _mm512_dpbf16_ps(
+            sum, std::mem::transmute::<__m512i, __m512bh>(a), std::mem::transmute::<__m512i, __m512bh>(b));
+        store_pairs(p: *mut u16, v: __m512) -> () = {
+            let bits = _mm512_castps_si512(v);
+            let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+            let rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
+            _mm256_storeu_si256(p.cast(), _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(rounded)))
+        };
+        prefetch(p: *const u8) -> () = _mm_prefetch::<_MM_HINT_T0>(p.cast());
     }
     #[inline(always)]
     unsafe fn interleave(p: [*const u8; 3]) -> [__m512i; 4] {

@@ -188,6 +188,15 @@ impl Checkpoint {
         }
     }
 
+    /// Feeds names, lengths and times of change of the files to `hasher`.
+    pub(super) fn identify(&self, hasher: &mut blake3::Hasher) {
+        for (path, map) in &self.files {
+            let changed = std::fs::metadata(path).and_then(|found| found.modified()).ok();
+            let name = path.file_name().unwrap_or_default();
+            hasher.update(format!("{name:?} {} {changed:?}\n", map.len()).as_bytes());
+        }
+    }
+
     fn place(&self, name: &str) -> Result<&Place> {
         self.tensors.get(name).ok_or_else(|| self.bad(format!("the tensor {name} is missing")))
     }

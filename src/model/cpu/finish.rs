@@ -1,0 +1,276 @@
+//! What happens to the sums of a tile on their way to memory: scales, bias, activation, residual, and the result's format.
+
+use super::simd::{Kernel, Simd};
+use super::tile::Sums;
+
+/// √(2/π), of the tanh form of GELU.
+const ROOT_2_OVER_PI: f32 = 0.797_884_6;
+
+/// What follows the product, element by element.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Activation {
+    /// Nothing.
+    None,
+    /// `min(max(x, 0), 6)`.
+    Relu6,
+    /// GELU, `x · Φ(x)`, within 2e-7.
+    Gelu,
+    /// GELU in its tanh form.
+    GeluTanh,
+    /// `x · σ(1.702 x)`.
+    QuickGelu,
+}
+
+impl Activation {
+    #[inline(always)]
+    pub(super) unsafe fn apply<S: Simd>(self, x: S::F) -> S::F {
+        // SAFETY: arithmetic only; the caller vouches for the instruction set.
+        unsafe {
+            let logistic = |x: S::F, minus_y: S::F| S::div(x, S::add(S::exp(minus_y), S::splat(1.0)));
+            match self {
+                Activation::None => x,
+                Activation::Relu6 => S::min(S::max(x, S::splat(0.0)), S::splat(6.0)),
+                // Φ by the error function of Abramowitz and Stegun 7.1.26: its tail, then mirrored for positive x.
+                Activation::Gelu => {
+                    let minus = S::sub(S::splat(0.0), x);
+                    let z = S::mul(S::max(x, minus), S::splat(std::f32::consts::FRAC_1_SQRT_2));
+                    let t = S::div(S::splat(1.0), S::fma(z, S::splat(0.327_591_1), S::splat(1.0)));
+                    let mut poly = S::splat(1.061_405_4);
+                    for c in [-1.453_152_1, 1.421_413_8, -0.284_496_72, 0.254_829_6] {
+                        poly = S::fma(poly, t, S::splat(c));
+                    }
+                    let e = S::exp(S::mul(S::sub(S::splat(0.0), z), z));
+                    let tail = S::mul(S::mul(S::mul(poly, t), S::splat(0.5)), e);
+                    // max(x, 0) - |x| · tail
+                    S::sub(S::max(x, S::splat(0.0)), S::mul(S::max(x, minus), tail))
+                }
+                // x / 2 × (1 + tanh u) = x / (1 + e^(-2u)), u = √(2/π) (x + 0.044715 x³)
+                Activation::GeluTanh => {
+                    let cube = S::fma(S::mul(x, x), S::splat(0.044_715), S::splat(1.0));
+                    logistic(x, S::mul(S::mul(x, cube), S::splat(-2.0 * ROOT_2_OVER_PI)))
+                }
+                Activation::QuickGelu => logistic(x, S::mul(x, S::splat(-1.702))),
+            }
+        }
+    }
+}
+
+/// What happens to a result on its way to memory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Epilogue {
+    /// Applied after the bias.
+    pub(crate) activation: Activation,
+    /// Add to what `out` holds (a residual) instead of replacing it.
+    pub(crate) add: bool,
+}
+
+impl Epilogue {
+    /// Bias alone.
+    pub(crate) const STORE: Self = Self { activation: Activation::None, add: false };
+    /// Bias, then add to `out`.
+    pub(crate) const ADD: Self = Self { activation: Activation::None, add: true };
+
+    /// Bias, then `activation`.
+    pub(crate) const fn activate(activation: Activation) -> Self {
+        Self { activation, add: false }
+    }
+}
+
+/// Where results go, and as what.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Place {
+    Floats(*mut f32),
+    /// bf16; nothing can be added to them.
+    Pairs(*mut u16),
+    /// Times the factor, rounded, and clamped to 0..=255; nothing can be added to them.
+    Bytes(*mut u8, f32),
+}
+
+impl Place {
+    /// The place `numbers` further on. It may lie outside, as long as nobody writes there.
+    pub(super) fn offset(self, numbers: usize) -> Self {
+        match self {
+            Place::Floats(p) => Place::Floats(p.wrapping_add(numbers)),
+            Place::Pairs(p) => Place::Pairs(p.wrapping_add(numbers)),
+            Place::Bytes(p, factor) => Place::Bytes(p.wrapping_add(numbers), factor),
+        }
+    }
+}
+
+/// A number that was taken out of a row of bytes because it would have coarsened all the others.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Outlier {
+    pub(crate) at: u32,
+    pub(crate) value: f32,
+}
+
+/// How integer sums become numbers: `(sum × scales - zero × sums) × row_scale`.
+#[derive(Clone, Copy)]
+pub(super) struct Steps<'a> {
+    pub(super) row_scale: *const f32,
+    /// 0 if all rows share a scale.
+    pub(super) row_scale_step: usize,
+    pub(super) zero: f32,
+    /// Per column: its scale, and its scale times the sum of its weights.
+    pub(super) scales: *const f32,
+    pub(super) sums: *const f32,
+    /// Outliers of all rows of the product, where each row's begin, and this tile's first row.
+    pub(super) outliers: &'a [Outlier],
+    pub(super) first: &'a [u32],
+    pub(super) row: usize,
+    /// The panel, and the digits behind the point of its weights; null where there are no outliers.
+    pub(super) panel: *const u8,
+    pub(super) low: *const u8,
+}
+
+/// Everything that follows the sums of one tile.
+pub(super) struct Finish<'a> {
+    pub(super) sums: *const Sums,
+    pub(super) height: usize,
+    /// Columns that are written.
+    pub(super) columns: usize,
+    /// Null for none.
+    pub(super) bias: *const f32,
+    /// `None` if the sums are f32.
+    pub(super) steps: Option<Steps<'a>>,
+    pub(super) out: Place,
+    /// Numbers from row to row.
+    pub(super) stride: usize,
+    pub(super) epilogue: Epilogue,
+}
+
+impl Steps<'_> {
+    /// What the outliers of row `i` add to vector `j`, before scaling by the column.
+    #[inline(always)]
+    unsafe fn outliers<S: Simd>(&self, i: usize, j: usize) -> Option<S::F> {
+        let first = *self.first.get(self.row + i)? as usize;
+        let end = *self.first.get(self.row + i + 1)? as usize;
+        if first == end {
+            return None;
+        }
+        // SAFETY: outliers lie at columns of the row, so their words lie in the panel and its low digits.
+        unsafe {
+            let mut sum = S::splat(0.0);
+            for outlier in &self.outliers[first..end] {
+                let at = outlier.at as usize;
+                let offset = (at / 4 * 2 + j) * 4 * S::LANES;
+                let high = S::signed_byte(S::load_quads(self.panel.add(offset).cast()), at % 4);
+                let low = S::signed_byte(S::load_quads(self.low.add(offset).cast()), at % 4);
+                let weight = S::fma(S::to_float(low), S::splat(1.0 / 256.0), S::to_float(high));
+                sum = S::fma(S::splat(outlier.value), weight, sum);
+            }
+            Some(sum)
+        }
+    }
+}
+
+impl Kernel for Finish<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        // SAFETY: the maker vouches for `height` rows of `columns` results, for whole panels of biases, scales and sums, and
+        // for outliers inside their rows.
+        unsafe {
+            for j in 0..2 {
+                let at = j * S::LANES;
+                let columns = self.columns.saturating_sub(at).min(S::LANES);
+                if columns == 0 {
+                    break;
+                }
+                let bias = if self.bias.is_null() { S::splat(0.0) } else { S::load(self.bias.add(at)) };
+                let (scales, shift) = match &self.steps {
+                    Some(s) => (S::load(s.scales.add(at)), S::mul(S::load(s.sums.add(at)), S::splat(-s.zero))),
+                    None => (bias, bias),
+                };
+                for i in 0..self.height {
+                    let sum = &raw const (*self.sums).0[i][j];
+                    let x = match &self.steps {
+                        Some(s) => {
+                            let scale = S::splat(*s.row_scale.add(i * s.row_scale_step));
+                            let x = S::fma(S::to_float(S::load_quads(sum.cast())), scales, shift);
+                            let bias = match s.outliers::<S>(i, j) {
+                                Some(more) => S::fma(more, scales, bias),
+                                None => bias,
+                            };
+                            S::fma(x, scale, bias)
+                        }
+                        None => S::add(S::load(sum.cast()), bias),
+                    };
+                    let x = self.epilogue.activation.apply::<S>(x);
+                    let offset = i * self.stride + at;
+                    match self.out {
+                        Place::Floats(out) if columns == S::LANES => {
+                            let out = out.add(offset);
+                            S::store(out, if self.epilogue.add { S::add(x, S::load(out)) } else { x });
+                        }
+                        Place::Floats(out) => {
+                            let out = out.add(offset);
+                            let x = if self.epilogue.add { S::add(x, S::load_first(out, columns)) } else { x };
+                            S::store_first(out, x, columns);
+                        }
+                        Place::Pairs(out) => S::store_pairs(out.add(offset), x),
+                        Place::Bytes(out, factor) => S::store_bytes(out.add(offset), S::mul(x, S::splat(factor))),
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::simd::Isa;
+    use super::*;
+
+    struct Apply<'a>(Activation, &'a mut [f32]);
+
+    impl Kernel for Apply<'_> {
+        type Output = ();
+        #[inline(always)]
+        unsafe fn run<S: Simd>(self) {
+            for x in self.1.chunks_exact_mut(S::LANES) {
+                // SAFETY: whole vectors.
+                unsafe { S::store(x.as_mut_ptr(), self.0.apply::<S>(S::load(x.as_ptr()))) }
+            }
+        }
+    }
+
+    /// Simpson's rule on the normal density.
+    fn normal(x: f64) -> f64 {
+        let n = 2000;
+        let density = |t: f64| (-t * t / 2.0).exp() / std::f64::consts::TAU.sqrt();
+        let h = x / f64::from(n);
+        let sum: f64 = (1..n).map(|i| f64::from(2 + 2 * (i % 2)) * density(f64::from(i) * h)).sum();
+        0.5 + h / 3.0 * (density(0.0) + sum + density(x))
+    }
+
+    #[test]
+    fn activations_are_what_their_names_say() {
+        let xs: Vec<f32> = (-640..640).map(|i| i as f32 / 64.0).chain([-80.0; 16]).chain([90.0; 16]).collect();
+        for isa in Isa::available() {
+            for activation in [Activation::Gelu, Activation::GeluTanh, Activation::QuickGelu, Activation::Relu6] {
+                let mut out = xs.clone();
+                // SAFETY: the kernel stays within its slice.
+                unsafe { isa.run(Apply(activation, &mut out)) };
+                for (&x, &got) in xs.iter().zip(&out) {
+                    let x = f64::from(x);
+                    let want = match activation {
+                        Activation::None => x,
+                        Activation::Relu6 => x.clamp(0.0, 6.0),
+                        Activation::Gelu => x * normal(x),
+                        Activation::GeluTanh => {
+                            0.5 * x * (1.0 + (0.797_884_560_802_865_4 * (x + 0.044_715 * x * x * x)).tanh())
+                        }
+                        Activation::QuickGelu => x / (1.0 + (-1.702 * x).exp()),
+                    };
+                    assert!(
+                        (f64::from(got) - want).abs() <= 1e-6 * (1.0 + x.abs()),
+                        "{activation:?} {}: {x} {got} {want}",
+                        isa.name()
+                    );
+                }
+            }
+        }
+    }
+}

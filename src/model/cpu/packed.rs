@@ -1,0 +1,272 @@
+//! Packed towers in files, so that the second start maps what the first one packed.
+//!
+//! ```text
+//! offset  size
+//!      0     8  `TINTPACK`
+//!      8     4  version, little-endian like all numbers
+//!     12     4  zero
+//!     16    32  key: what the parts were made from, and for which instructions
+//!     48     8  bytes of parts
+//!     56     8  checksum of the parts
+//!     64     8  checksum of the 64 bytes before
+//!     72    56  zero
+//!    128        parts, each on a line of 64 bytes, in the order in which the tower takes them
+//! ```
+//!
+//! A file is written under another name and renamed, and every byte is checked before it is used: a file that is cut,
+//! damaged, older than its weights or from another version is packed anew and replaced. It is a cache: whatever goes wrong
+//! with it costs time and nothing else, so errors of reading and writing it are not errors of loading the model.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::blocks::Source;
+use super::mapped::MappedFile;
+use super::parts::{LINE, Part, Parts};
+use super::rows::Number;
+use super::simd::Isa;
+use super::text::TextTower;
+use super::vision::VisionTower;
+use crate::Result;
+use crate::model::Precision;
+use crate::model::config::{ModelConfig, TransformerConfig};
+use crate::model::weights::Weights;
+
+const MAGIC: &[u8; 8] = b"TINTPACK";
+
+/// Goes up with every change of what a file holds or how it is made.
+const VERSION: u32 = 1;
+
+const HEADER: usize = 128;
+
+/// Packs the towers of a model, or finds them packed.
+pub(crate) struct Packer {
+    pub(crate) isa: Isa,
+    pub(crate) precision: Precision,
+    pub(crate) weights: Arc<Weights>,
+    /// Identifies configuration and weights.
+    pub(crate) fingerprint: String,
+    /// Where packed towers are kept, if anywhere.
+    pub(crate) cache: Option<PathBuf>,
+}
+
+/// Whether these towers have all that the packed path knows; others are evaluated on tensors.
+pub(crate) fn supports(config: &ModelConfig) -> bool {
+    let fits = |t: &TransformerConfig| {
+        t.layers > 0
+            && t.width.is_multiple_of(8)
+            && t.width.is_multiple_of(t.heads)
+            && t.width / t.heads <= super::attention::WIDEST
+    };
+    fits(&config.vision.transformer) && fits(&config.text.transformer)
+}
+
+/// What [`Precision::Auto`] means for a model that is loaded, on this machine.
+pub(crate) fn resolve(precision: Precision, isa: Isa) -> Precision {
+    match precision {
+        Precision::Auto if isa.multiplies_pairs() => Precision::Bf16,
+        Precision::Auto => Precision::F32,
+        other => other,
+    }
+}
+
+impl Packer {
+    /// The image tower.
+    pub(crate) fn vision(&self, config: &ModelConfig) -> Result<VisionTower> {
+        self.tower("image", |source| VisionTower::take(source, &config.vision, &config.preprocess, config.dim))
+    }
+
+    /// The text tower.
+    pub(crate) fn text(&self, config: &ModelConfig) -> Result<TextTower> {
+        self.tower("text", |source| TextTower::take(source, &self.weights, &config.text, config.dim))
+    }
+
+    fn number(&self) -> Number {
+        match resolve(self.precision, self.isa) {
+            Precision::Bf16 => Number::Bf16,
+            Precision::Int8 => Number::Int8,
+            _ => Number::F32,
+        }
+    }
+
+    fn tower<T>(&self, tower: &str, take: impl Fn(&mut Source<'_>) -> Result<T>) -> Result<T> {
+        let number = self.number();
+        let source = |parts| Source { isa: self.isa, number, weights: &self.weights, parts };
+        let precision = match number {
+            Number::F32 => "f32",
+            Number::Bf16 => "bf16",
+            Number::Int8 => "int8",
+        };
+        let name = format!("{}-{tower}-{precision}-{}.packed", self.fingerprint, self.isa.name());
+        let file = self.cache.as_ref().map(|cache| (cache.join(&name), self.key(&name)));
+        if let Some((path, key)) = &file
+            && let Some(parts) = open(path, key)
+        {
+            let mut source = source(parts);
+            if let Ok(tower) = take(&mut source)
+                && source.parts.is_done()
+            {
+                return Ok(tower);
+            }
+        }
+        let mut source = source(Parts::making());
+        let made = take(&mut source)?;
+        if let Some((path, key)) = &file {
+            // A cache that cannot be written is a slower start, and nothing else.
+            let _ = write(path, key, source.parts.made());
+        }
+        Ok(made)
+    }
+
+    /// What a packed tower of this name was made from.
+    fn key(&self, name: &str) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(name.as_bytes());
+        self.weights.identify(&mut hasher);
+        *hasher.finalize().as_bytes()
+    }
+}
+
+/// The parts of a file that is whole and was made from what `key` says.
+fn open(path: &Path, key: &[u8; 32]) -> Option<Parts> {
+    let file = MappedFile::open(path).ok()?;
+    let (header, parts) = file.split_at_checked(HEADER)?;
+    let sound = header == build_header(key, parts.len(), checksum(parts));
+    sound.then(|| Parts::stored(Arc::new(file), HEADER))
+}
+
+fn build_header(key: &[u8; 32], len: usize, sum: u64) -> [u8; HEADER] {
+    let mut header = [0; HEADER];
+    header[..8].copy_from_slice(MAGIC);
+    header[8..12].copy_from_slice(&VERSION.to_le_bytes());
+    header[16..48].copy_from_slice(key);
+    header[48..56].copy_from_slice(&(len as u64).to_le_bytes());
+    header[56..64].copy_from_slice(&sum.to_le_bytes());
+    let sum = checksum(&header[..64]);
+    header[64..72].copy_from_slice(&sum.to_le_bytes());
+    header
+}
+
+fn write(path: &Path, key: &[u8; 32], parts: &[Part<u8>]) -> io::Result<()> {
+    let dir = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(dir)?;
+    let aside = path.with_extension(format!("{}.part", std::process::id()));
+    let written = write_aside(&aside, key, parts).and_then(|()| fs::rename(&aside, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&aside);
+    }
+    written
+}
+
+/// Not synced to the disk: what a power failure leaves is found out by the checksum.
+fn write_aside(path: &Path, key: &[u8; 32], parts: &[Part<u8>]) -> io::Result<()> {
+    let mut file = io::BufWriter::with_capacity(1 << 20, File::create(path)?);
+    file.write_all(&[0; HEADER])?;
+    let (mut sum, mut len) = (Checksum::new(), 0);
+    for part in parts {
+        let padding = &[0; LINE][..part.len().next_multiple_of(LINE) - part.len()];
+        for bytes in [&**part, padding] {
+            file.write_all(bytes)?;
+        }
+        sum.add(part);
+        len += part.len() + padding.len();
+    }
+    let mut file = file.into_inner()?;
+    io::Seek::rewind(&mut file)?;
+    file.write_all(&build_header(key, len, sum.finish()))
+}
+
+fn checksum(bytes: &[u8]) -> u64 {
+    let mut sum = Checksum::new();
+    sum.add(bytes);
+    sum.finish()
+}
+
+/// A checksum as fast as memory: it is taken at every start. Each step is a bijection of the state, so any change within one
+/// word of eight bytes changes the result; it guards against accidents, not against forgery.
+struct Checksum([u64; 8]);
+
+impl Checksum {
+    const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+
+    fn new() -> Self {
+        Self(std::array::from_fn(|i| Self::FACTOR.wrapping_mul(i as u64 + 1)))
+    }
+
+    /// Bytes up to a whole number of lines; the last one is filled up with zeros.
+    fn add(&mut self, bytes: &[u8]) {
+        let (lines, rest) = bytes.as_chunks::<LINE>();
+        lines.iter().for_each(|line| self.line(line));
+        if !rest.is_empty() {
+            let mut line = [0; LINE];
+            line[..rest.len()].copy_from_slice(rest);
+            self.line(&line);
+        }
+    }
+
+    fn line(&mut self, line: &[u8; LINE]) {
+        for (state, word) in self.0.iter_mut().zip(line.as_chunks::<8>().0) {
+            *state = (*state ^ u64::from_le_bytes(*word)).wrapping_mul(Self::FACTOR).rotate_left(29);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0.iter().fold(0, |sum, state| (sum ^ state).wrapping_mul(Self::FACTOR).rotate_left(31))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts() -> Vec<Part<u8>> {
+        [100, 64, 1, 5000]
+            .map(|len| {
+                let mut bytes = super::super::aligned::Aligned::zeroed(len);
+                bytes.iter_mut().enumerate().for_each(|(i, b): (usize, &mut u8)| *b = (i * 31 % 251) as u8);
+                Part::from(bytes)
+            })
+            .into()
+    }
+
+    #[test]
+    fn a_file_gives_back_the_parts_it_was_made_of() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("below/tower.packed");
+        write(&path, &[7; 32], &parts()).unwrap();
+        let mut stored = open(&path, &[7; 32]).unwrap();
+        for part in parts() {
+            assert!(!stored.is_done());
+            let same = stored.take::<u8>(part.len(), |_| panic!("it is there")).unwrap();
+            assert_eq!(*same, *part);
+            assert!(same.as_ptr().addr().is_multiple_of(LINE));
+        }
+        assert!(stored.is_done());
+        assert!(stored.take::<f32>(1, |_| panic!("it is not made")).is_err(), "beyond the end");
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "nothing is left aside");
+        assert!(open(&path, &[8; 32]).is_none(), "made from something else");
+    }
+
+    #[test]
+    fn damage_anywhere_is_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tower.packed");
+        assert!(open(&path, &[7; 32]).is_none(), "not there");
+        write(&path, &[7; 32], &parts()).unwrap();
+        let whole = fs::read(&path).unwrap();
+        for at in (0..whole.len()).step_by(13).chain([72, 127, whole.len() - 1]) {
+            let mut spoilt = whole.clone();
+            spoilt[at] ^= 0x10;
+            fs::write(&path, spoilt).unwrap();
+            assert!(open(&path, &[7; 32]).is_none(), "byte {at}");
+        }
+        for len in [0, 1, 127, 128, whole.len() - 64, whole.len() - 1] {
+            fs::write(&path, &whole[..len]).unwrap();
+            assert!(open(&path, &[7; 32]).is_none(), "{len} bytes");
+        }
+        fs::write(&path, [&whole[..], &[0; 64]].concat()).unwrap();
+        assert!(open(&path, &[7; 32]).is_none(), "longer");
+    }
+}

@@ -1,0 +1,179 @@
+//! The register tile that every product is made of: up to 13 rows against a panel two vectors wide.
+//!
+//! A panel is words of four bytes, `[step][2 × lanes]`: one f32, two bf16 or four int8, so one tile serves all three. What
+//! follows a product (bias, activation, residual, scales) is a second, small kernel over the tile's sums, because those of
+//! 26 shapes of tiles would be 26 copies of it; the sums go through a buffer of 26 cache lines that never leaves the first
+//! level.
+
+use std::marker::PhantomData;
+
+use super::simd::{Isa, Kernel, Rich, Simd};
+
+/// Rows of the tallest tile of any machine.
+const TALLEST: usize = 13;
+
+/// How the four bytes of a row that meet a word of weights are multiplied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    /// One f32.
+    Floats,
+    /// Two bf16.
+    Pairs,
+    /// Four bytes with four int8.
+    Bytes,
+    /// The same, where bytes of rows are at most [`Isa::largest_byte`].
+    LowBytes,
+}
+
+/// What a tile adds up, as f32 or as i32.
+#[repr(C, align(64))]
+pub(super) struct Sums(pub(super) [[[u8; 64]; 2]; TALLEST]);
+
+impl Sums {
+    pub(super) const ZERO: Self = Self([[[0; 64]; 2]; TALLEST]);
+}
+
+/// Some rows against a panel.
+#[derive(Clone, Copy)]
+pub(super) struct Tile {
+    pub(super) rows: *const u8,
+    /// Bytes from row to row.
+    pub(super) stride: usize,
+    pub(super) panel: *const u8,
+    /// Words of a row, and of a column of the panel.
+    pub(super) words: usize,
+    /// What to fetch into the cache meanwhile, and how many bytes to go on per word.
+    pub(super) ahead: *const u8,
+    pub(super) ahead_step: usize,
+    pub(super) sums: *mut Sums,
+}
+
+impl Tile {
+    /// Adds up the products. `wide` says whether the second vector counts.
+    ///
+    /// # Safety
+    /// `height` is at most the set's rows; rows, panel and sums are valid for it.
+    #[inline]
+    pub(super) unsafe fn run(self, isa: Isa, format: Format, height: usize, wide: bool) {
+        macro_rules! pick {
+            ($run:ident, $dot:ty) => { pick!($run, $dot, 1 2 3 4 5 6 7 8 9 10 11 12 13) };
+            ($run:ident, $dot:ty, $($n:literal)*) => {
+                match (height, wide) {
+                    // SAFETY: passed on from the caller; rich kernels are run where the set is rich.
+                    $(($n, false) => unsafe { isa.$run(Tall::<$dot, $n, 1>(self, PhantomData)) },
+                    // SAFETY: as above.
+                    ($n, true) => unsafe { isa.$run(Tall::<$dot, $n, 2>(self, PhantomData)) },)*
+                    _ => unreachable!("tiles are at most 13 rows high"),
+                }
+            };
+        }
+        match (format, isa.rich()) {
+            (Format::Floats, _) => pick!(run, Floats),
+            (Format::Pairs, Rich::Pairs) => pick!(run_rich, RichPairs),
+            (Format::Pairs, _) => pick!(run, Pairs),
+            (Format::Bytes | Format::LowBytes, Rich::Bytes) => pick!(run_rich, RichBytes),
+            (Format::Bytes, _) => pick!(run, Bytes),
+            (Format::LowBytes, _) if isa.largest_byte() < 255 => pick!(run, LowBytes),
+            (Format::LowBytes, _) => pick!(run, Bytes),
+        }
+    }
+}
+
+/// A step of the sum: what a word of a row is multiplied with, and how.
+trait Dot {
+    type Word<S: Simd>: Copy;
+    type Sum<S: Simd>: Copy;
+    /// Whether there is a use for it on this set.
+    fn used<S: Simd>() -> bool;
+    unsafe fn zero<S: Simd>() -> Self::Sum<S>;
+    /// A word of a row, in every lane.
+    unsafe fn splat<S: Simd>(row: *const u8) -> Self::Word<S>;
+    unsafe fn load<S: Simd>(panel: *const u8) -> Self::Word<S>;
+    unsafe fn add<S: Simd>(row: Self::Word<S>, weights: Self::Word<S>, sum: Self::Sum<S>) -> Self::Sum<S>;
+}
+
+/// `name(word, sum, zero, splat, load, step, where it is used)`
+macro_rules! dots {
+    ($($(#[$doc:meta])* $name:ident($word:ident, $sum:ident, $zero:expr, $splat:expr, $load:expr, $step:expr, $used:expr);)*) => {$(
+        $(#[$doc])*
+        struct $name;
+        impl Dot for $name {
+            type Word<S: Simd> = S::$word;
+            type Sum<S: Simd> = S::$sum;
+            #[inline(always)]
+            fn used<S: Simd>() -> bool {
+                $used
+            }
+            #[inline(always)]
+            unsafe fn zero<S: Simd>() -> S::$sum {
+                // SAFETY: the caller vouches for the instruction set.
+                unsafe { $zero }
+            }
+            #[inline(always)]
+            unsafe fn splat<S: Simd>(row: *const u8) -> S::$word {
+                // SAFETY: the caller vouches for four bytes.
+                unsafe { $splat(row.cast()) }
+            }
+            #[inline(always)]
+            unsafe fn load<S: Simd>(panel: *const u8) -> S::$word {
+                // SAFETY: the caller vouches for a vector.
+                unsafe { $load(panel.cast()) }
+            }
+            #[inline(always)]
+            unsafe fn add<S: Simd>(row: S::$word, weights: S::$word, sum: S::$sum) -> S::$sum {
+                // SAFETY: arithmetic only; the caller vouches for the instruction set.
+                unsafe { $step(row, weights, sum) }
+            }
+        }
+    )*};
+}
+
+dots! {
+    Floats(F, F, S::splat(0.0), |p: *const f32| S::splat(p.read_unaligned()), S::load, S::fma, true);
+    Pairs(I, F, S::splat(0.0), S::splat_bytes, S::load_quads, S::dot_pairs, true);
+    RichPairs(I, F, S::splat(0.0), S::splat_bytes, S::load_quads, S::dot_pairs_rich, matches!(S::RICH, Rich::Pairs));
+    Bytes(I, I, S::zero(), S::splat_bytes, S::load_quads, S::dot, true);
+    LowBytes(I, I, S::zero(), S::splat_bytes, S::load_quads, S::dot_low, matches!(S::RICH, Rich::Bytes));
+    RichBytes(I, I, S::zero(), S::splat_bytes, S::load_quads, S::dot_rich, matches!(S::RICH, Rich::Bytes));
+}
+
+/// A tile of `ROWS` rows and `WIDE` vectors.
+struct Tall<D, const ROWS: usize, const WIDE: usize>(Tile, PhantomData<D>);
+
+impl<D: Dot, const ROWS: usize, const WIDE: usize> Kernel for Tall<D, ROWS, WIDE> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let t = self.0;
+        if ROWS > S::ROWS || !D::used::<S>() {
+            return;
+        }
+        // SAFETY: `t` describes valid memory by its maker's promise; offsets stay within the tile.
+        unsafe {
+            let mut sums = [[D::zero::<S>(); WIDE]; ROWS];
+            let (mut panel, mut row, mut ahead) = (t.panel, t.rows, t.ahead);
+            for _ in 0..t.words {
+                S::prefetch(ahead);
+                let mut column = [D::load::<S>(panel); WIDE];
+                if WIDE == 2 {
+                    column[WIDE - 1] = D::load::<S>(panel.add(4 * S::LANES));
+                }
+                for (i, sums) in sums.iter_mut().enumerate() {
+                    let x = D::splat::<S>(row.add(i * t.stride));
+                    for (sum, &c) in sums.iter_mut().zip(&column) {
+                        *sum = D::add::<S>(x, c, *sum);
+                    }
+                }
+                panel = panel.add(8 * S::LANES);
+                row = row.add(4);
+                ahead = ahead.wrapping_add(t.ahead_step);
+            }
+            for (i, sums) in sums.iter().enumerate() {
+                for (j, &sum) in sums.iter().enumerate() {
+                    (&raw mut (*t.sums).0[i][j]).cast::<D::Sum<S>>().write(sum);
+                }
+            }
+        }
+    }
+}
