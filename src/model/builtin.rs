@@ -60,7 +60,8 @@ impl Builtin {
 
     fn with(isa: Isa, precision: Precision, weights: &'static [u8]) -> Result<Self> {
         let config: Config = serde_json::from_str(CONFIG).map_err(bad)?;
-        let exact = precision == Precision::F32;
+        // There are no weights in bf16; f32 is nearer to it than bytes.
+        let exact = matches!(precision, Precision::F32 | Precision::Bf16);
         let fingerprint = format!("{}/{}", config.name, if exact { "f32" } else { "int8" });
         let space = EmbeddingSpace { model: "builtin".into(), fingerprint, dim: config.dim };
         let preprocess = Preprocess {

@@ -24,7 +24,11 @@ pub struct EmbeddingSpace {
 impl EmbeddingSpace {
     /// The precision to ask for in order to make more vectors of this space.
     pub fn precision(&self) -> Precision {
-        if self.fingerprint.ends_with("/int8") { Precision::Int8 } else { Precision::Auto }
+        match self.fingerprint.rsplit_once('/') {
+            Some((_, "int8")) => Precision::Int8,
+            Some((_, "f32")) => Precision::F32,
+            _ => Precision::Auto,
+        }
     }
 }
 

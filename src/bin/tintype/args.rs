@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use tintype::Ranking;
+use tintype::model::{Device, Precision};
 
 use crate::commands::models::ModelsArgs;
 
@@ -36,12 +37,55 @@ pub(crate) struct Common {
     /// The model to use: a name that `tintype models` lists, or a model's directory
     #[arg(long, global = true, value_name = "NAME|DIR", value_hint = ValueHint::DirPath)]
     pub(crate) model: Option<String>,
+    /// Arithmetic of the model
+    #[arg(long, global = true, value_name = "KIND", default_value = "auto")]
+    pub(crate) precision: Arithmetic,
+    /// Where the model is evaluated: cpu, cuda, metal, or the second card with cuda:1
+    #[arg(long, global = true, value_name = "DEVICE", default_value = "cpu", value_parser = device)]
+    pub(crate) device: Device,
     /// Colours and links
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
     pub(crate) color: When,
     /// Say nothing but mistakes
     #[arg(long, short, global = true)]
     pub(crate) quiet: bool,
+}
+
+/// How precisely a model is evaluated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Arithmetic {
+    /// What the library was made with; else int8 for the built-in model, and for others the faster of f32 and bf16, whose
+    /// vectors may be mixed.
+    Auto,
+    /// Single precision.
+    F32,
+    /// Half the bits: nearly the same vectors, twice as fast on processors with AVX512_BF16.
+    Bf16,
+    /// Bytes: the fastest; its vectors are a space of their own.
+    Int8,
+}
+
+impl Arithmetic {
+    /// As the library calls it.
+    pub(crate) fn precision(self) -> Precision {
+        match self {
+            Arithmetic::Auto => Precision::Auto,
+            Arithmetic::F32 => Precision::F32,
+            Arithmetic::Bf16 => Precision::Bf16,
+            Arithmetic::Int8 => Precision::Int8,
+        }
+    }
+}
+
+fn device(text: &str) -> Result<Device, String> {
+    let (kind, number) = text.split_once(':').unwrap_or((text, "0"));
+    let number = number.parse().map_err(|_| format!("{number:?} is no number of a device"))?;
+    match kind {
+        "cpu" if text == kind => Ok(Device::Cpu),
+        "cuda" => Ok(Device::Cuda(number)),
+        "metal" => Ok(Device::Metal(number)),
+        _ => Err("expected cpu, cuda, cuda:N, metal or metal:N".to_owned()),
+    }
 }
 
 /// When to colour.

@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use tintype::model::{EncoderOptions, registry};
+use tintype::model::{EncoderOptions, Precision, registry};
 use tintype::{Encode, Encoder, Engine, Error};
 
-use crate::args::Common;
+use crate::args::{Arithmetic, Common};
 use crate::fetch::{fetch, hub};
 use crate::output::Talk;
 
@@ -40,10 +40,18 @@ pub(crate) fn open(common: &Common, talk: &Talk) -> anyhow::Result<Option<Engine
     };
     let noted = noted(&dir)?;
     let choice = common.model.as_ref().or_else(|| noted.get(&space.fingerprint)).map_or(BUILTIN, String::as_str);
-    match Engine::open(&dir, load(choice, talk)?) {
+    let mut options = options(common);
+    if options.precision == Precision::Auto {
+        options.precision = space.precision();
+    }
+    match Engine::open(&dir, load(choice, &options, talk)?) {
         Ok(engine) => Ok(Some(engine)),
         Err(error @ Error::SpaceMismatch { .. }) if common.model.is_some() => {
             Err(anyhow::Error::new(error).context(format!("`tintype models use {choice}` switches the library")))
+        }
+        Err(error @ Error::SpaceMismatch { .. }) if common.precision != Arithmetic::Auto => {
+            let advice = format!("`tintype models use {choice}` with the same --precision switches the library");
+            Err(anyhow::Error::new(error).context(advice))
         }
         // Another process has just finished switching the library.
         Err(Error::SpaceMismatch { .. }) if Engine::space(&dir)?.fingerprint != space.fingerprint => open(common, talk),
@@ -65,7 +73,7 @@ pub(crate) fn open_or_create(paths: &[PathBuf], common: &Common, talk: &Talk) ->
     }
     let dir = directory(common)?;
     let choice = common.model.as_deref().unwrap_or(BUILTIN);
-    let encoder = load(choice, talk)?;
+    let encoder = load(choice, &options(common), talk)?;
     note(&dir, &encoder, choice)?;
     Ok(Engine::open_or_create(&dir, encoder)?)
 }
@@ -81,21 +89,26 @@ pub(crate) fn no_library(common: &Common) -> String {
     format!("there is no library in {dir} yet; `tintype index FOLDER` makes one of your photos")
 }
 
-/// Loads a model: `builtin`, a directory, or a known name, which is downloaded first where it is not on this machine.
-pub(crate) fn load(choice: &str, talk: &Talk) -> anyhow::Result<Encoder> {
-    if choice == BUILTIN {
-        return Ok(Encoder::builtin()?);
+/// How a model is loaded: as the command line says, with packed weights kept in the cache directory of this system.
+pub(crate) fn options(common: &Common) -> EncoderOptions {
+    let options = EncoderOptions::default().precision(common.precision.precision()).device(common.device);
+    match dirs::cache_dir() {
+        Some(cache) => options.cache(cache.join("tintype").join("packed")),
+        None => options,
     }
-    if Path::new(choice).is_dir() {
-        return Ok(Encoder::load(choice)?);
-    }
-    named(choice, talk)
 }
 
-fn named(name: &str, talk: &Talk) -> anyhow::Result<Encoder> {
-    let (model, hub) = (registry::find(name)?, hub()?);
+/// Loads a model: `builtin`, a directory, or a known name, which is downloaded first where it is not on this machine.
+pub(crate) fn load(choice: &str, options: &EncoderOptions, talk: &Talk) -> anyhow::Result<Encoder> {
+    if choice == BUILTIN {
+        return Ok(Encoder::builtin_with(options)?);
+    }
+    if Path::new(choice).is_dir() {
+        return Ok(Encoder::load_with(choice, options)?);
+    }
+    let (model, hub) = (registry::find(choice)?, hub()?);
     fetch(model, &hub, talk)?;
-    Ok(Encoder::named_with(model.alias, &hub, &EncoderOptions::default(), |_| {})?)
+    Ok(Encoder::named_with(model.alias, &hub, options, |_| {})?)
 }
 
 /// The model that the library answers with, as it was chosen: a name or a directory. None if there is no library.

@@ -58,6 +58,9 @@ pub(super) struct Attention {
 /// # Panics
 /// If the slices are shorter than that, or `heads` does not divide `width` into heads of at most 256.
 pub(crate) fn attention(isa: Isa, qkv: &[f32], out: &mut [f32], tokens: usize, width: usize, heads: usize) {
+    if tokens == 0 {
+        return;
+    }
     let sequence = Sequence {
         queries: (qkv, 3 * width),
         count: tokens,

@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::Context;
-use clap::{Args, Subcommand, ValueHint};
+use clap::{Args, Subcommand, ValueEnum, ValueHint};
 use serde::Serialize;
+use tintype::model::Device;
 use tintype::model::hub::locate;
 use tintype::model::registry::{MODELS, Model, find};
 use tintype::{Encode, Encoder, Engine, Error};
 
-use crate::args::Common;
+use crate::args::{Arithmetic, Common};
 use crate::fetch::{fetch, hub, size};
 use crate::interrupt::Interrupt;
 use crate::library::{self, BUILTIN};
@@ -238,7 +239,7 @@ the first 10. COCO: the first of 5000, and among the first 5. ImageNet: photos n
 /// Switches the library to another model, or makes an empty one with it.
 fn switch(choice: &str, background: bool, common: &Common, talk: &Talk) -> anyhow::Result<Outcome> {
     let directory = library::directory(common)?;
-    let encoder = library::load(choice, talk)?;
+    let encoder = library::load(choice, &library::options(common), talk)?;
     let current = match Engine::space(&directory) {
         Ok(space) => space,
         Err(Error::NoLibrary { .. }) => {
@@ -253,10 +254,12 @@ fn switch(choice: &str, background: bool, common: &Common, talk: &Talk) -> anyho
         talk.say(format_args!("the library answers with {choice} already"));
         return Ok(Outcome::Done);
     }
-    let engine = library::open_existing(common, talk)?;
+    // The precision is that of the new model; the library answers in its own meanwhile.
+    let present = Common { precision: Arithmetic::Auto, ..common.clone() };
+    let engine = library::open_existing(&present, talk)?;
     library::note(&directory, &encoder, choice)?;
     if background {
-        let log = switch_apart(choice, &directory)?;
+        let log = switch_apart(choice, &directory, common)?;
         talk.say(format_args!(
             "reading the photos with {choice} in the background; until that is done {} answers. Its report: {}",
             current.model,
@@ -285,11 +288,19 @@ fn switch(choice: &str, background: bool, common: &Common, talk: &Talk) -> anyho
 
 /// Starts this program once more to switch the library, apart from this terminal, and returns where it writes what it says.
 /// The model has been fetched and loaded by now, so what can go wrong early has been said here.
-fn switch_apart(choice: &str, directory: &Path) -> anyhow::Result<PathBuf> {
+fn switch_apart(choice: &str, directory: &Path, common: &Common) -> anyhow::Result<PathBuf> {
     let log = directory.join("switch.log");
     let file = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("--library").arg(directory).args(["models", "use", choice]);
+    let precision = common.precision.to_possible_value();
+    command.args(["--precision", precision.as_ref().map_or("auto", |value| value.get_name())]);
+    let device = match common.device {
+        Device::Cuda(number) => format!("cuda:{number}"),
+        Device::Metal(number) => format!("metal:{number}"),
+        _ => "cpu".to_owned(),
+    };
+    command.args(["--device", &device]);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
     #[cfg(unix)]
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
