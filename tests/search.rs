@@ -224,6 +224,32 @@ fn a_scope_is_a_folder_or_a_file() {
 }
 
 #[test]
+fn plain_searches_see_what_others_commit() {
+    let album = Album::new();
+    let count = |engine: &Engine| engine.search("green").limit(100).run().unwrap().len();
+    let other = Engine::open(album._library.path(), album.engine.encoder()).unwrap();
+    for engine in [&album.engine, &other] {
+        assert_eq!((count(engine), count(engine)), (40, 40));
+    }
+    std::fs::copy(album.path(1), album.folder.path().join("copy.png")).unwrap();
+    assert_eq!(other.ingest([album.folder.path()]).run().unwrap().added, 1);
+    assert_eq!((count(&album.engine), count(&other)), (41, 41));
+    std::fs::remove_file(album.path(0)).unwrap();
+    std::fs::remove_file(album.path(2)).unwrap();
+    album.engine.ingest([album.folder.path()]).run().unwrap();
+    assert_eq!((count(&album.engine), count(&other)), (39, 39));
+}
+
+#[test]
+fn less_recall_than_all_is_allowed_and_must_be_a_share() {
+    let album = Album::new();
+    let all = album.engine.search("green").limit(10).run().unwrap();
+    let some = album.engine.search("green").limit(10).recall(0.5).run().unwrap();
+    assert_eq!(paths(&some), paths(&all), "so few are scanned, whatever is asked");
+    assert!(matches!(album.engine.search("green").recall(1.5).run(), Err(Error::Index(_))));
+}
+
+#[test]
 fn mistakes_in_the_text_come_out_of_run() {
     let album = Album::new();
     let Err(Error::BadQuery { span, .. }) = album.engine.search("red camrea:nikon").run() else { panic!() };

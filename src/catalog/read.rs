@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
+use tintype_index::KeySet;
 
 use super::clause::Fields;
 use super::filter::{Names, Narrowed, asks_metadata, names_equipment};
@@ -94,10 +95,10 @@ impl<'a> Reader<'a> {
     /// Keys of the photos that a filter lets pass.
     ///
     /// Costs a walk over the rows of one index where SQL can tell, and a look at each path where it cannot.
-    pub(crate) fn select(&self, filter: &Filter) -> Result<Keys> {
+    pub(crate) fn select(&self, filter: &Filter) -> Result<KeySet> {
         let narrowed = self.narrow(filter)?;
         self.ask(|db| {
-            let mut keys = Keys::default();
+            let mut keys = Vec::new();
             let columns = if narrowed.rest.is_some() { "key, path, latitude, longitude, link" } else { "key" };
             let mut rows =
                 db.prepare_cached(&format!("SELECT {columns} FROM {} WHERE {}", narrowed.tables, narrowed.clause))?;
@@ -112,9 +113,9 @@ impl<'a> Reader<'a> {
                         continue;
                     }
                 }
-                keys.insert(row.get::<_, i64>(0)? as Key);
+                keys.push(row.get::<_, i64>(0)? as Key);
             }
-            Ok(keys)
+            Ok(keys.into_iter().collect())
         })
     }
 

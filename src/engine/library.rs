@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use tintype_index::{Config, Index, Metric};
+use tintype_index::{Config, Index, KeySet, Metric};
 
 use super::{Status, Switch, VerifyReport};
-use crate::catalog::{CAPTIONS, Catalog, Key, Keys, Reader, Record, Space, WriteLock, absolute};
+use crate::catalog::{CAPTIONS, Catalog, Key, Reader, Record, Space, WriteLock, absolute};
 use crate::ingest::{Ingest, Target};
 use crate::model::{EmbeddingSpace, Encode};
 use crate::{Error, Result};
@@ -21,7 +21,7 @@ pub struct Engine {
     catalog: Catalog,
     current: RwLock<Arc<Current>>,
     /// Photos that may answer, as of a stamp of the catalog: what every search without a filter needs, and a pass over all rows.
-    live: Mutex<Option<(i64, Arc<Keys>)>>,
+    live: Mutex<Option<(i64, Arc<KeySet>)>>,
 }
 
 /// The embedding space that answers, and what belongs to it.
@@ -230,7 +230,7 @@ impl Engine {
     }
 
     /// Every photo that may answer.
-    pub(crate) fn live(&self, reader: &Reader<'_>) -> Result<Arc<Keys>> {
+    pub(crate) fn live(&self, reader: &Reader<'_>) -> Result<Arc<KeySet>> {
         let stamp = reader.stamp()?;
         let known = self.live.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some((at, keys)) = known
@@ -238,7 +238,7 @@ impl Engine {
         {
             return Ok(keys);
         }
-        let keys = Arc::new(reader.keys(false)?);
+        let keys = Arc::new(reader.keys(false)?.iter().collect());
         *self.live.lock().unwrap_or_else(PoisonError::into_inner) = Some((stamp, Arc::clone(&keys)));
         Ok(keys)
     }

@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use tintype_index::KeySet;
+
 use super::ask::{Asked, ask, mistake, stored_paths, with_stored_paths};
 use super::fuse::fuse;
-use crate::catalog::{Key, Keys, Record};
+use crate::catalog::{Key, Record};
 use crate::engine::{Engine, Snapshot};
 use crate::query::{Condition, Filter, Query, Term};
 use crate::{Error, Result};
@@ -217,8 +219,8 @@ impl Nearest<'_> {
     fn rank(&self, indexes: &[(&tintype_index::Reader, usize)]) -> Result<Vec<Vec<(Key, f32)>>> {
         let Asked { direction, length, own } = ask(self.query, self.snapshot)?;
         let live = self.engine.live(&self.snapshot.catalog)?;
-        let selected: Keys;
-        let allowed: &Keys = if self.filter.is_empty() {
+        let selected: KeySet;
+        let allowed: &KeySet = if self.filter.is_empty() {
             &live
         } else {
             selected = self.snapshot.catalog.select(self.filter)?;
@@ -232,9 +234,9 @@ impl Nearest<'_> {
                 rankings.push(Vec::new());
                 continue;
             }
-            let pass = |key: Key| allowed.contains(key) && !own.contains(&key);
-            let near = index.search(&direction).k(k).recall(self.recall).filter(pass).run()?;
-            rankings.push(near.into_iter().map(|neighbour| (neighbour.key, neighbour.score * length)).collect());
+            let near = index.search(&direction).k(k + own.len()).recall(self.recall).among(allowed).run()?;
+            let others = near.into_iter().filter(|neighbour| !own.contains(&neighbour.key)).take(k);
+            rankings.push(others.map(|neighbour| (neighbour.key, neighbour.score * length)).collect());
         }
         Ok(rankings)
     }

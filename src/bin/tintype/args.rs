@@ -246,6 +246,9 @@ pub(crate) struct PageArgs {
     /// Only photos with at least this score
     #[arg(long, value_name = "SCORE", allow_negative_numbers = true)]
     pub(crate) min_score: Option<f32>,
+    /// Share of the true best photos that is enough, 0 to 1; below 1 a large library answers faster
+    #[arg(long, value_name = "SHARE", default_value_t = 1.0)]
+    pub(crate) recall: f32,
 }
 
 /// The form of the answer.

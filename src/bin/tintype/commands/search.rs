@@ -134,7 +134,8 @@ fn find(
 ) -> anyhow::Result<Answer> {
     let begun = Instant::now();
     let scored = query.ranks();
-    let mut search = engine.search(query).ranking(ranking).under(within).limit(page.limit).offset(page.offset);
+    let mut search = engine.search(query).ranking(ranking).recall(page.recall).under(within);
+    search = search.limit(page.limit).offset(page.offset);
     if let Some(score) = page.min_score {
         search = search.min_score(score);
     }
