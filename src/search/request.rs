@@ -1,6 +1,6 @@
 //! The request of a search.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use tintype_index::KeySet;
@@ -226,7 +226,7 @@ impl Nearest<'_> {
             selected = self.snapshot.catalog.select(self.filter)?;
             &selected
         };
-        let own: Vec<Key> = own.into_iter().filter(|key| allowed.contains(*key)).collect();
+        let own: BTreeSet<Key> = own.into_iter().filter(|key| allowed.contains(*key)).collect();
         let mut rankings = Vec::new();
         for (index, most) in indexes {
             let k = (*most).min(allowed.len() - own.len());
