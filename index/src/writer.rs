@@ -16,7 +16,7 @@ use crate::merging::{Job, Merging, Told, install};
 use crate::segment::{Part, Segment};
 use crate::storage::{LOCK, Lock, Storage};
 
-/// Bytes of added vectors that are held in memory; more go to a file that the next commit names.
+/// Bytes of added vectors that are held in memory unless [`Writer::hold`] says otherwise.
 const HELD: usize = 64 << 20;
 
 /// Changes an index: adds, replaces and removes vectors, and makes the changes durable at [`Writer::commit`]. Holds the writer
@@ -39,6 +39,8 @@ pub struct Writer {
     pending: Pending,
     /// Where a key is in `pending`.
     places: HashMap<Key, u32>,
+    /// Bytes of added vectors that are held in memory; more go to a file that the next commit names.
+    held: usize,
     changed: bool,
     /// Whether there was a commit since somebody looked whether a merge is due.
     committed: bool,
@@ -78,6 +80,7 @@ impl Writer {
             parts,
             pending: Pending::default(),
             places: HashMap::new(),
+            held: HELD,
             changed: false,
             committed: false,
             poisoned: false,
@@ -90,7 +93,7 @@ impl Writer {
     }
 
     /// Adds a vector; one that has the key already is replaced. Readers that are opened after the next commit see it. Added
-    /// vectors are held in memory up to 64 MiB, then written to a file.
+    /// vectors are held in memory up to 64 MiB ([`Writer::hold`]), then written to a file.
     ///
     /// # Errors
     /// [`Error::Dimension`], [`Error::NotFinite`], [`Error::ZeroVector`] (cosine only), [`Error::Poisoned`]: nothing is changed
@@ -108,10 +111,16 @@ impl Writer {
         self.pending.keys.push(key);
         self.pending.numbers.extend_from_slice(&vector);
         self.changed = true;
-        if self.pending.numbers.len() * 4 >= HELD {
+        if self.pending.numbers.len() * 4 >= self.held {
             self.flush()?;
         }
         Ok(())
+    }
+
+    /// Sets how many bytes of added vectors are held in memory before they go to a file, 64 MiB by default. Less saves memory and
+    /// costs more files, which the writer merges as it goes.
+    pub fn hold(&mut self, bytes: usize) {
+        self.held = bytes;
     }
 
     /// Removes the vector with this key. `false` if there was none.

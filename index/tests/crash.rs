@@ -133,7 +133,7 @@ fn a_power_cut_beside_a_merge_in_the_background_loses_nothing() {
         // Every commit begins a merge; some of them make a graph.
         writer.fold_at(6, 12);
         writer.merge_in_background(|_, _| std::ops::ControlFlow::Continue(()));
-        for at in 0..4 * ROUNDS {
+        for at in 0..2 * ROUNDS {
             if work.round(at, &mut writer).is_err() {
                 break;
             }
@@ -147,7 +147,7 @@ fn a_power_cut_beside_a_merge_in_the_background_loses_nothing() {
         (storage, work)
     };
     let steps = run(None, 3).0.steps();
-    assert!(steps > 300, "{steps}");
+    assert!(steps > 150, "{steps}");
     let mut random = Random(98);
     for cut in create().0.steps() + 1..=steps + 10 {
         let (storage, work) = run(Some(cut), 3);
@@ -228,6 +228,48 @@ fn an_operation_that_fails_is_an_error_and_the_work_goes_on() {
         assert!(before - storage.names().len() <= 1, "step {fail}: {before} files, then {:?}", storage.names());
     }
     assert!(errors > 50 && poisoned > 3, "{errors} errors, {poisoned} poisoned");
+}
+
+#[test]
+fn a_read_that_fails_is_an_error_and_the_work_goes_on() {
+    let begin = create().0.reads() + 1;
+    let mut errors = 0;
+    for fail in begin.. {
+        let (storage, index) = create();
+        storage.fail_read(Some(fail));
+        let mut work = Workload::new(4);
+        let mut failed = |error: Error| {
+            errors += 1;
+            assert!(matches!(error, Error::Io { .. }), "read {fail}: {error}");
+        };
+        let mut writer = index.writer().or_else(|error| {
+            failed(error);
+            index.writer()
+        });
+        let writer = writer.as_mut().unwrap();
+        for at in 0..ROUNDS {
+            if let Err(error) = work.round(at, writer) {
+                failed(error);
+                writer.commit().unwrap();
+                work.acknowledged = work.now.clone();
+            }
+            let reader = index.reader().or_else(|error| {
+                failed(error);
+                index.reader()
+            });
+            let reader = reader.unwrap();
+            assert_eq!(contents(&reader), work.acknowledged, "read {fail}");
+            assert!(
+                reader.verify().unwrap().problems.len() <= 1,
+                "read {fail}: a manifest that cannot be read at most"
+            );
+        }
+        if storage.reads() < fail {
+            break;
+        }
+        assert!(index.reader().unwrap().verify().unwrap().is_clean(), "read {fail}");
+    }
+    assert!(errors > 20, "{errors}");
 }
 
 #[test]

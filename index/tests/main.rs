@@ -7,5 +7,6 @@ mod basics;
 mod corruption;
 mod crash;
 mod graph;
+mod limits;
 mod simulated;
 mod support;

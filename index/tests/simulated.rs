@@ -35,6 +35,9 @@ struct State {
     unsynced: Vec<NameChange>,
     steps: usize,
     fails: Option<Fails>,
+    reads: usize,
+    /// The read that fails.
+    fails_read: Option<usize>,
 }
 
 /// When operations fail.
@@ -70,6 +73,25 @@ impl Simulated {
         }
     }
 
+    /// Counts an operation that changes nothing, and fails it if it is its turn.
+    fn look(&self) -> io::Result<MutexGuard<'_, State>> {
+        let mut state = self.state();
+        state.reads += 1;
+        if state.fails_read == Some(state.reads) {
+            Err(io::Error::other("the medium does not answer"))
+        } else {
+            Ok(state)
+        }
+    }
+
+    pub(crate) fn reads(&self) -> usize {
+        self.state().reads
+    }
+
+    pub(crate) fn fail_read(&self, read: Option<usize>) {
+        self.state().fails_read = read;
+    }
+
     pub(crate) fn steps(&self) -> usize {
         self.state().steps
     }
@@ -97,7 +119,7 @@ impl Simulated {
     /// A storage of its own with the same files.
     pub(crate) fn copy(&self) -> Simulated {
         let copy = Simulated::default();
-        *copy.state() = State { steps: 0, fails: None, ..self.state().clone() };
+        *copy.state() = State { steps: 0, fails: None, reads: 0, fails_read: None, ..self.state().clone() };
         copy
     }
 
@@ -181,7 +203,7 @@ impl Drop for SimulatedLock {
 
 impl Storage for Simulated {
     fn read(&self, name: &str) -> io::Result<Bytes> {
-        let state = self.state();
+        let state = self.look()?;
         let file = state.names.get(name).ok_or(io::ErrorKind::NotFound)?;
         Ok(state.files[*file].bytes.clone().into())
     }
@@ -218,10 +240,12 @@ impl Storage for Simulated {
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
+        drop(self.look()?);
         Ok(self.names())
     }
 
     fn lock(&self) -> io::Result<Option<Box<dyn Lock>>> {
+        drop(self.look()?);
         let mut locked = self.locked.lock().unwrap();
         if std::mem::replace(&mut *locked, true) {
             return Ok(None);

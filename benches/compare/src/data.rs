@@ -76,7 +76,7 @@ impl Data {
         if !source.is_dir() {
             return Ok(None);
         }
-        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("target/data/{n}"));
+        let dir = Data::folder(n);
         fs::create_dir_all(&dir)?;
         let [base, text, image] = ["base.f32", "text.f32", "image.f32"].map(|name| dir.join(name));
         if !image.exists() {
@@ -97,6 +97,11 @@ impl Data {
         };
         let (text, image) = (queries("text", text)?, queries("image", image)?);
         Ok(Some(Data { n, dir, base, text, image }))
+    }
+
+    /// Where the files of a size are.
+    pub(crate) fn folder(n: usize) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("target/data/{n}"))
     }
 
     pub(crate) fn queries(&self) -> [&Queries; 2] {

@@ -85,6 +85,8 @@ pub(crate) trait Engine {
     fn compact(&mut self) -> Result<()> {
         bail!("nothing to compact")
     }
+    /// Brings a filter into the engine's own form, once for many queries; the stopwatch does not run.
+    fn prepare(&mut self, _allowed: Option<&[u8]>) {}
     /// The nearest keys, best first.
     fn search(&mut self, query: &[f32], how: &How) -> Result<Vec<u64>>;
 }

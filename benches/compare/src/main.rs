@@ -5,6 +5,7 @@
 //! memory could not be told apart, and the Python peers need their own anyway. Sections take turns between engines and repeat
 //! in rounds; a table shows medians.
 
+mod all;
 mod clock;
 mod curve;
 mod data;
@@ -44,6 +45,8 @@ enum Command {
     Churn(Options),
     /// Filters that pass 50, 10, 1 and 0.1 %
     Filter(Options),
+    /// All of these at 10,000, 99,000 and a million vectors
+    All(all::Everything),
     /// Writes the Markdown and the plots anew from the measurements in the results folder
     Report(Options),
     #[command(hide = true)]
@@ -95,6 +98,7 @@ fn run(command: Command) -> Result<()> {
         Command::Churn(o) => (section::churn::run, o),
         Command::Filter(o) => (section::filter::run, o),
         Command::Report(o) => (|_| Ok(()), o),
+        Command::All(o) => return all::everything(&o),
         Command::Worker { engine, threads, cpus } => return worker::serve(&engine, threads, &cpus),
     };
     let Some(data) = Data::prepare(options.n, &options.python)? else {

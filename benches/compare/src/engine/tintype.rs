@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use tintype_index::{Config, Index, Metric, Reader, Writer};
+use tintype_index::{Config, Index, KeySet, Metric, Reader, Writer};
 
 use super::{BUILD_EF, DIM, Engine, How, LINKS};
 
@@ -13,6 +13,8 @@ pub(crate) struct Tintype {
     writer: Option<Writer>,
     /// A snapshot of the last commit; taken anew after each.
     reader: Option<Reader>,
+    /// The filter, as a set of keys.
+    allowed: KeySet,
 }
 
 impl Tintype {
@@ -72,6 +74,13 @@ impl Engine for Tintype {
         Ok(())
     }
 
+    fn prepare(&mut self, allowed: Option<&[u8]>) {
+        let keys = (0u64..).zip(allowed.unwrap_or_default());
+        self.allowed = keys
+            .flat_map(|(at, byte)| (0..8).filter(move |bit| byte >> bit & 1 == 1).map(move |bit| 8 * at + bit))
+            .collect();
+    }
+
     fn search(&mut self, query: &[f32], how: &How) -> Result<Vec<u64>> {
         let reader = match self.reader.take() {
             Some(reader) => reader,
@@ -86,7 +95,7 @@ impl Engine for Tintype {
             search = search.recall(recall);
         }
         if how.allowed.is_some() {
-            search = search.filter(|key| how.allows(key));
+            search = search.among(&self.allowed);
         }
         Ok(search.run()?.iter().map(|neighbor| neighbor.key).collect())
     }

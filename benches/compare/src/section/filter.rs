@@ -18,7 +18,9 @@ const PERCENT: [f64; 4] = [50.0, 10.0, 1.0, 0.1];
 const EF: [usize; 6] = [16, 32, 64, 128, 256, 512];
 const TARGET: f64 = 0.95;
 /// Queries of each kind, the reported half of them; peers without a plan for small filters take seconds for one.
-const QUERIES: usize = 200;
+const QUERIES: usize = 100;
+/// Seconds beyond which a way to ask is not asked again, nor with a wider walk.
+const PATIENCE: f64 = 10.0;
 
 pub(crate) fn run(bench: &Bench) -> Result<()> {
     let data = &bench.data;
@@ -68,7 +70,8 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
                         Ok(point) => curve.points.push(point),
                         Err(error) => refused = Some(error.root_cause().to_string()),
                     }
-                    if refused.is_some() || curve.points.last().is_some_and(|p| p.recall > 0.99) {
+                    let slow = |p: &Point| p.recall > 0.99 || p.seconds.iter().all(|s| s * at.len() as f64 > PATIENCE);
+                    if refused.is_some() || curve.points.last().is_some_and(slow) {
                         break;
                     }
                 }
@@ -118,10 +121,15 @@ fn point(
     // The first time warms up.
     for round in 0..=rounds {
         let answer = worker.ask(&Request::Query(query.clone()))?;
-        if round > 0 {
+        let slow = answer.cpu > PATIENCE;
+        if round > 0 || slow {
             point.seconds.push(answer.cpu / query.at.len() as f64);
-        } else {
+        }
+        if round == 0 {
             point.recall = recall(base, &query.rows, &query.at, truth, &answer.found)?;
+        }
+        if slow {
+            break;
         }
     }
     Ok(point)
