@@ -22,6 +22,7 @@ mod path;
 mod read;
 mod record;
 mod schema;
+mod sources;
 mod store;
 #[cfg(feature = "server")]
 mod watch;
@@ -30,7 +31,7 @@ mod write;
 
 #[cfg(feature = "server")]
 pub(crate) use facets::{Facets, Live};
-pub(crate) use item::{Item, SourceFile, SourceState, Whereabouts};
+pub(crate) use item::{Item, Said, SourceFile, SourceState, Whereabouts};
 pub use item::{Source, SourceKind};
 pub use key::Key;
 pub(crate) use key::Keys;

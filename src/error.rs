@@ -223,6 +223,28 @@ pub enum Error {
         /// Limit in bytes.
         limit: u64,
     },
+    /// A picture of the web that could not be fetched.
+    #[error("{url}: {reason}")]
+    Download {
+        /// Its address.
+        url: String,
+        /// What went wrong.
+        reason: String,
+        /// Whether trying again is of no use.
+        lasting: bool,
+        /// What the network library said.
+        source: Option<Source>,
+    },
+    /// The model that would be needed is not here; of its space only vectors are known.
+    #[error(
+        "{what} cannot be looked for: the vectors of this library are of {model}, and that model is not here; like: finds what looks like a photo of the library, --model loads the model from its name or folder"
+    )]
+    NoModel {
+        /// The model.
+        model: String,
+        /// What was to be embedded.
+        what: String,
+    },
     /// A picture of which the library holds no bytes and knows no file.
     #[error("{}: {reason}", path.display())]
     NoPicture {

@@ -16,12 +16,28 @@
 
 mod absent;
 mod budget;
+mod captions;
+#[cfg(feature = "collections")]
+mod collect;
+mod collected;
 mod diff;
+#[cfg(feature = "collections")]
+mod embeddings;
+mod given;
+#[cfg(feature = "collections")]
+mod members;
+#[cfg(feature = "collections")]
+mod merge;
 mod pipeline;
 mod request;
 mod walk;
 mod writer;
 
+pub use captions::EmbedCaptions;
+#[cfg(feature = "collections")]
+pub use collect::{Collect, Download, Part};
+#[cfg(feature = "collections")]
+pub use merge::Merge;
 pub(crate) use pipeline::{Candidate, Event, Feed, Stages, Stopped};
 pub use request::{Ingest, Progress, Report, Skipped};
 pub(crate) use request::{Target, Watch, default_threads};

@@ -1,8 +1,14 @@
 #![doc = include_str!("../README.md")]
 
 mod catalog;
+#[cfg(feature = "collections")]
+pub mod collection;
+#[cfg(feature = "collections")]
+mod curate;
 mod engine;
 mod error;
+#[cfg(all(feature = "hub", feature = "collections"))]
+mod fetch;
 pub mod image;
 mod ingest;
 pub mod model;
@@ -12,9 +18,13 @@ mod search;
 pub mod server;
 
 pub use catalog::{Key, Place, Record, Source, SourceKind};
+#[cfg(feature = "collections")]
+pub use curate::{Duplicates, Export, ExportFormat, Exported, Group, Pair, ScoreCaptions};
 pub use engine::{Engine, Root, Status, Switch, SwitchReport, VerifyReport};
 pub use error::{Error, Result};
-pub use ingest::{Ingest, Progress, Report, Skipped};
+#[cfg(feature = "collections")]
+pub use ingest::{Collect, Download, Merge, Part as CollectionPart};
+pub use ingest::{EmbedCaptions, Ingest, Progress, Report, Skipped};
 pub use model::{EmbeddingSpace, Embeddings, Encode, Encoder, PixelBatch};
 pub use query::{Bounds, Condition, Expression, Filter, Part, Query, Term};
 pub use search::{Hit, Ranking, Search};

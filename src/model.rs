@@ -3,6 +3,7 @@
 mod builtin;
 mod config;
 pub mod cpu;
+mod declared;
 mod dual;
 mod encoder;
 #[cfg(feature = "hub")]

@@ -2,7 +2,7 @@
 
 mod crash;
 mod names;
-mod photos;
+pub(crate) mod photos;
 mod switch;
 mod walk;
 

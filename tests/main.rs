@@ -8,6 +8,8 @@
 mod builtin;
 #[cfg(feature = "cli")]
 mod cli;
+#[cfg(feature = "collections")]
+mod collections;
 mod colours;
 #[cfg(feature = "hub")]
 mod hub;

@@ -1,6 +1,6 @@
 //! Captions, metadata, words and sources: what collections add to the photos.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rusqlite::types::Value as Sql;
 use rusqlite::{OptionalExtension, Transaction, params, params_from_iter};
@@ -9,9 +9,13 @@ use serde_json::{Map, Value};
 use super::filter::Narrowed;
 use super::item::{MOST_FIELDS, REST, from_sql, to_sql};
 use super::read::path_of;
-use super::{Item, Key, Reader, Source, SourceFile, SourceKind, SourceState, Whereabouts, path, words};
+use super::{Item, Key, Reader, SourceFile, SourceKind, SourceState, Whereabouts, path, words};
 use crate::Result;
 use crate::query::Filter;
+
+/// `whole` of a source whose file is another one than before: nothing that is known of its members may be relied on until it has
+/// been read to its end again, however many runs that takes.
+const CHANGED: i64 = 2;
 
 /// Notes a source or finds its state. The file as it is now is what the next look compares with.
 pub(super) fn source(db: &Transaction<'_>, file: &SourceFile) -> rusqlite::Result<SourceState> {
@@ -23,8 +27,9 @@ pub(super) fn source(db: &Transaction<'_>, file: &SourceFile) -> rusqlite::Resul
             |row| {
                 let same = (row.get::<_, i64>(1)?, row.get::<_, i64>(2)?) == (size, file.mtime)
                     && row.get_ref(5)?.as_str().is_ok_and(|kind| kind == file.kind.name());
-                let (done, complete) = if same { (row.get::<_, i64>(3)? as u64, row.get(4)?) } else { (0, false) };
-                Ok(SourceState { id: row.get(0)?, done, complete, changed: !same })
+                let whole = if same { row.get(4)? } else { CHANGED };
+                let done = if same { row.get::<_, i64>(3)? as u64 } else { 0 };
+                Ok(SourceState { id: row.get(0)?, done, complete: whole == 1, changed: whole == CHANGED })
             },
         )
         .optional()?;
@@ -35,9 +40,10 @@ pub(super) fn source(db: &Transaction<'_>, file: &SourceFile) -> rusqlite::Resul
         )?;
         return Ok(SourceState { id: db.last_insert_rowid(), ..SourceState::default() });
     };
+    let whole = if state.changed { CHANGED } else { state.complete.into() };
     db.execute(
         "UPDATE source SET kind = ?2, size = ?3, mtime = ?4, base = coalesce(?5, base), done = ?6, whole = ?7 WHERE id = ?1",
-        params![state.id, file.kind.name(), size, file.mtime, base, state.done as i64, state.complete],
+        params![state.id, file.kind.name(), size, file.mtime, base, state.done as i64, whole],
     )?;
     Ok(state)
 }
@@ -157,6 +163,28 @@ impl Reader<'_> {
         })
     }
 
+    /// Photos that a file beside them may speak of: `a.jpg` for `a.txt` and for `a.jpg.txt`.
+    pub(crate) fn beside(&self, file: &Path) -> Result<Vec<Key>> {
+        let Some(stem) = file.file_stem() else { return Ok(Vec::new()) };
+        let photo = file.with_file_name(stem);
+        let Some(text) = photo.to_str() else { return Ok(Vec::new()) };
+        self.ask(|db| {
+            // `/` follows `.` in ASCII: the range is all names that begin so.
+            let mut rows = db.prepare_cached(
+                "SELECT key, path FROM photo WHERE path = ?1 OR (path > ?1 || '.' AND path < ?1 || '/')",
+            )?;
+            let rows = rows.query_map([text], |row| Ok((row.get::<_, i64>(0)? as Key, path_of(row, 1)?)))?;
+            let mut keys = Vec::new();
+            for row in rows {
+                let (key, path) = row?;
+                if path == photo || path.with_extension("") == photo {
+                    keys.push(key);
+                }
+            }
+            Ok(keys)
+        })
+    }
+
     /// Where the bytes of a picture are; none if the key has no photo that may answer.
     pub(crate) fn whereabouts(&self, key: Key) -> Result<Option<Whereabouts>> {
         self.ask(|db| {
@@ -176,26 +204,6 @@ impl Reader<'_> {
                 })
             })
             .optional()
-        })
-    }
-
-    /// All sources, by path.
-    pub(crate) fn sources(&self) -> Result<Vec<Source>> {
-        self.ask(|db| {
-            let mut rows = db.prepare_cached(
-                "SELECT path, kind, whole, (SELECT count(*) FROM photo WHERE source = source.id) FROM source ORDER BY path",
-            )?;
-            let source = |row: &rusqlite::Row<'_>| {
-                let kind = SourceKind::from_name(row.get_ref(1)?.as_str().unwrap_or_default());
-                Ok(kind.map(|kind| (path_of(row, 0), kind, row.get(2), row.get::<_, i64>(3))))
-            };
-            let mut all = Vec::new();
-            for found in rows.query_map([], source)? {
-                if let Some((path, kind, complete, items)) = found? {
-                    all.push(Source { path: path?, kind, items: items? as u64, complete: complete? });
-                }
-            }
-            Ok(all)
         })
     }
 
@@ -243,15 +251,6 @@ impl Reader<'_> {
                 each(row.get::<_, i64>(0)? as Key, row.get(1)?);
             }
             Ok(())
-        })
-    }
-
-    /// Folders in which links of metadata may point: those that were indexed, and those that sources begin at.
-    pub(crate) fn trusted_folders(&self) -> Result<Vec<PathBuf>> {
-        self.ask(|db| {
-            let mut rows =
-                db.prepare_cached("SELECT path FROM root UNION SELECT base FROM source WHERE base IS NOT NULL")?;
-            rows.query_map([], |row| path_of(row, 0))?.collect()
         })
     }
 }

@@ -207,6 +207,7 @@ mod tests {
                     place: places[at(6)].map(|(latitude, longitude)| Place { latitude, longitude }),
                     link: None,
                     caption: None,
+                    source: None,
                     item: None,
                 }
             })

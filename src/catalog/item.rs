@@ -92,6 +92,22 @@ pub(crate) struct Item {
     pub(crate) fields: Map<String, Value>,
 }
 
+/// All that a collection says of a photo, on its way to the catalog.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Said {
+    /// Where the picture is, if not at its path.
+    pub(crate) link: Option<String>,
+    pub(crate) caption: Option<String>,
+    pub(crate) item: Item,
+}
+
+impl Said {
+    /// Nothing but the source.
+    pub(crate) fn of(source: i64) -> Said {
+        Said { item: Item { source: Some(source), ..Item::default() }, ..Said::default() }
+    }
+}
+
 /// Where the bytes of a picture are.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Whereabouts {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::Row;
 use rusqlite::types::ValueRef;
 
-use super::{Item, Key, path};
+use super::{Item, Key, Said, path};
 
 /// Content hash: BLAKE3 of all bytes of the file.
 pub(crate) type Hash = [u8; 32];
@@ -52,13 +52,14 @@ pub struct Record {
     pub lens: Option<String>,
     /// Where it was taken.
     pub place: Option<Place>,
+    /// The source that it came from.
+    pub(crate) source: Option<i64>,
     /// What a collection says of it, on the way into the catalog.
     pub(crate) item: Option<Box<Item>>,
 }
 
 /// The columns that [`Record::from_row`] reads, in its order.
-pub(super) const COLUMNS: &str =
-    "key, path, size, mtime, hash, format, width, height, taken, camera, lens, latitude, longitude, link, caption";
+pub(super) const COLUMNS: &str = "key, path, size, mtime, hash, format, width, height, taken, camera, lens, latitude, longitude, link, caption, source";
 
 impl Record {
     /// A row that selected [`COLUMNS`].
@@ -86,12 +87,13 @@ impl Record {
             place,
             link: row.get(13)?,
             caption: row.get(14)?,
+            source: row.get(15)?,
             item: None,
         })
     }
 
     /// A photo of which nothing is known, to be filled in part.
-    pub(super) fn blank() -> Record {
+    pub(crate) fn blank() -> Record {
         Record {
             key: 0,
             path: PathBuf::new(),
@@ -107,8 +109,17 @@ impl Record {
             place: None,
             link: None,
             caption: None,
+            source: None,
             item: None,
         }
+    }
+
+    /// With what a collection says of it, and nothing that was said before.
+    pub(crate) fn said(mut self, said: Option<Box<Said>>) -> Record {
+        let said = said.map(|said| *said).unwrap_or_default();
+        (self.link, self.caption, self.source) = (said.link, said.caption, said.item.source);
+        self.item = Some(Box::new(said.item)).filter(|item| **item != Item::default());
+        self
     }
 
     /// Where people would look for the picture: what its collection says, else the path.

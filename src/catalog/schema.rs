@@ -74,7 +74,8 @@ CREATE TABLE skipped (
 ) STRICT, WITHOUT ROWID;
 ";
 
-/// Collections. `source` is a file that photos came from; `done` counts its rows that are dealt with. A photo of a source has its
+/// Collections. `source` is a file that photos came from; `done` counts its rows that
+/// are dealt with, `whole` is 1 once it was read to its end, and 2 from when it changed until it was read to its end again. A photo of a source has its
 /// address in it as path (`shard.tar!000.jpg`, `img_emb_0.npy#17`), `start` is the byte where the picture begins, `link` the path or
 /// address that the collection gives. Metadata has a column `f…` of `meta` for each name in `field`: [`super::item`] says why.
 /// `words` is the full-text index; it keeps no copy of the texts. `stamp` rises with every transaction that changes photos.

@@ -123,9 +123,9 @@ impl<'a> Writer<'a> {
         })
     }
 
-    /// Notes a source, or finds out how far it was read. One that changed since is to be read from its beginning.
-    pub(crate) fn source(&mut self, file: &SourceFile) -> Result<SourceState> {
-        self.transaction(|db| describe::source(db, file))
+    /// Notes sources, or finds out how far they were read. One that changed since is to be read from its beginning.
+    pub(crate) fn sources(&mut self, files: &[SourceFile]) -> Result<Vec<SourceState>> {
+        self.transaction(|db| files.iter().map(|file| describe::source(db, file)).collect())
     }
 
     /// Forgets the photos of a source. Returns their keys.
@@ -204,6 +204,7 @@ fn apply(db: &Transaction<'_>, change: &Change, dropped: &mut Keys) -> rusqlite:
         Change::Put(record) => {
             clear(db, &record.path, None, dropped)?;
             let hash = record.hash_bytes();
+            let hash_is_empty = hash.is_empty();
             let item = record.item.as_deref();
             db.prepare_cached(
                 "INSERT INTO photo (key, path, size, mtime, hash, format, width, height, time, taken, camera, lens, \
@@ -230,7 +231,10 @@ fn apply(db: &Transaction<'_>, change: &Change, dropped: &mut Keys) -> rusqlite:
                 record.link,
                 record.caption,
             ])?;
-            index_words(db, record.key, record.caption.as_deref(), record.place_of_picture())?;
+            // The address of a row of numbers has no words that anybody would look for.
+            let named = !hash_is_empty || record.link.is_some();
+            let place = if named { record.place_of_picture() } else { Path::new("") };
+            index_words(db, record.key, record.caption.as_deref(), place)?;
             if let Some(item) = item {
                 describe::fields(db, record.key, &item.fields)?;
             }

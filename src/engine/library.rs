@@ -8,7 +8,9 @@ use tintype_index::{Config, Index, KeySet, Metric};
 
 use super::{Status, Switch, VerifyReport};
 use crate::catalog::{CAPTIONS, Catalog, Key, Reader, Record, Space, WriteLock, absolute};
-use crate::ingest::{Ingest, Target};
+#[cfg(feature = "collections")]
+use crate::ingest::{Collect, Merge};
+use crate::ingest::{EmbedCaptions, Ingest, Target};
 use crate::model::{EmbeddingSpace, Encode};
 use crate::{Error, Result};
 
@@ -139,15 +141,38 @@ impl Engine {
     /// # }
     /// ```
     pub fn ingest(&self, paths: impl IntoIterator<Item = impl AsRef<Path>>) -> Ingest<'_> {
+        Ingest::new(self.target(), paths.into_iter().map(|path| path.as_ref().to_path_buf()).collect())
+    }
+
+    /// Takes in collections: shards, lists, embeddings, or folders of them; see [`detect`](crate::collection::detect). A request;
+    /// its `run` does it.
+    #[cfg(feature = "collections")]
+    pub fn collect(&self, paths: impl IntoIterator<Item = impl AsRef<Path>>) -> Collect<'_> {
+        Collect::new(self.target(), paths.into_iter().map(|path| path.as_ref().to_path_buf()).collect())
+    }
+
+    /// Takes in the libraries in `parts`, records and vectors, without embedding anything again. A request; its `run` does it.
+    #[cfg(feature = "collections")]
+    pub fn merge(&self, parts: impl IntoIterator<Item = impl AsRef<Path>>) -> Merge<'_> {
+        Merge::new(self.target(), parts.into_iter().map(|path| path.as_ref().to_path_buf()).collect())
+    }
+
+    /// Gives a vector to each caption that has none: a request; its `run` does it. From then on searches can rank by captions.
+    pub fn embed_captions(&self) -> EmbedCaptions<'_> {
+        EmbedCaptions::new(self.target())
+    }
+
+    fn target(&self) -> Target<'_> {
         let current = self.current();
-        let target = Target {
+        Target {
             library: &self.dir,
             catalog: &self.catalog,
             space: current.space.id,
             index: current.index.clone(),
+            captions: open_captions(&self.dir, &current.space).ok().flatten(),
+            captions_dir: captions_dir(&self.dir, &current.space),
             encoder: Arc::clone(&current.encoder),
-        };
-        Ingest::new(target, paths.into_iter().map(|path| path.as_ref().to_path_buf()).collect())
+        }
     }
 
     /// Computes all vectors anew with another model, while the library answers with the present one: a request; its `run`
@@ -170,11 +195,14 @@ impl Engine {
         let mut catalog = self.catalog.write()?;
         // Record first, vector second: the index may hold more than the catalog, never less.
         let dropped = catalog.remove(&scope)?;
-        let mut index = current.index.writer()?;
-        for key in dropped.iter() {
-            index.remove(key)?;
+        let indexes = [Some(current.index.clone()), open_captions(&self.dir, &current.space)?];
+        for index in indexes.into_iter().flatten() {
+            let mut index = index.writer()?;
+            for key in dropped.iter() {
+                index.remove(key)?;
+            }
+            index.commit()?;
         }
-        index.commit()?;
         Ok(dropped.len() as u64)
     }
 
@@ -258,7 +286,7 @@ impl Engine {
 
 /// Whether vectors of two spaces can be compared.
 fn comparable(library: &Path, found: &EmbeddingSpace, expected: &EmbeddingSpace) -> Result<()> {
-    if found.fingerprint == expected.fingerprint && found.dim == expected.dim {
+    if expected.fits(found) {
         return Ok(());
     }
     let name = |space: &EmbeddingSpace| {

@@ -88,6 +88,14 @@ fn member(shard: &Path, found: &Whereabouts) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+#[cfg(feature = "collections")]
+fn compressed(shard: &Path, found: &Whereabouts) -> Result<Vec<u8>> {
+    let path = found.path.to_string_lossy();
+    let member = path.strip_prefix(&format!("{}!", shard.display())).unwrap_or_default();
+    crate::collection::extract(shard, member)
+}
+
+#[cfg(not(feature = "collections"))]
 fn compressed(shard: &Path, found: &Whereabouts) -> Result<Vec<u8>> {
     let reason = "this program was built without collections".to_owned();
     let _ = shard;

@@ -1,6 +1,6 @@
 //! A bound on what the threads of an ingest hold in memory together.
 
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 /// Bytes of files being read and decoded, over all threads.
 pub(crate) const FILE_BYTES: u64 = 256 << 20;
@@ -24,6 +24,37 @@ pub(super) struct Budget {
 pub(super) struct Permit<'a> {
     budget: &'a Budget,
     amount: u64,
+}
+
+/// Bytes with their permit, which goes back when they are used or dropped.
+#[derive(Debug)]
+pub(crate) struct Held {
+    bytes: Vec<u8>,
+    budget: Arc<Budget>,
+}
+
+impl Held {
+    /// Waits until there is room for the bytes.
+    pub(super) fn new(bytes: Vec<u8>, budget: &Arc<Budget>) -> Held {
+        // The amount goes back with the value.
+        std::mem::forget(budget.take(bytes.len() as u64));
+        Held { bytes, budget: Arc::clone(budget) }
+    }
+
+    pub(super) fn into_bytes(mut self) -> Vec<u8> {
+        self.give_back();
+        std::mem::take(&mut self.bytes)
+    }
+
+    fn give_back(&self) {
+        drop(Permit { budget: &self.budget, amount: (self.bytes.len() as u64).min(self.budget.limit) });
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.give_back();
+    }
 }
 
 impl Budget {

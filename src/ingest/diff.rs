@@ -4,7 +4,7 @@
 //! a question to the database per file would cost a hundred times the `stat` that an unchanged file is allowed to cost.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::walk::File;
 use crate::Result;
@@ -84,6 +84,18 @@ impl Table {
             None if same => Verdict::Skipped(self.reasons.get(&print).cloned()),
             None => Verdict::New,
         }
+    }
+
+    /// The key of a photo that is known at a path.
+    pub(super) fn key(&self, path: &Path) -> Option<Key> {
+        self.entries.get(&fingerprint(path)).and_then(|entry| entry.key)
+    }
+
+    /// The key of a photo of the web that is known, if its vector is there; notes that it was met.
+    pub(super) fn seen(&mut self, path: &Path) -> Option<Key> {
+        let entry = self.entries.get_mut(&fingerprint(path))?;
+        entry.seen = true;
+        entry.key.filter(|_| entry.size != u64::MAX && !entry.gone)
     }
 
     /// What is known and was not met: photos not marked as gone yet, and skipped files.

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::budget::{Budget, FILE_BYTES, PIXELS};
+use super::given::Given;
 use super::walk::{File, mtime};
 use crate::catalog::{Hash, Place, Record};
 use crate::image::{DecodeOptions, Format, Metadata, Photo};
@@ -30,7 +31,7 @@ const ENCODERS: usize = 2;
 const FILL: Duration = Duration::from_millis(100);
 
 /// No picture that decodes within the pixel limit is larger than this.
-const MAX_FILE: u64 = 2 << 30;
+pub(super) const MAX_FILE: u64 = 2 << 30;
 
 /// How often a file that changes while it is read is read again.
 const ATTEMPTS: usize = 3;
@@ -43,18 +44,25 @@ pub(crate) struct Candidate {
     pub(super) known: bool,
     /// The content that the file must still have.
     pub(super) expected: Option<Hash>,
+    /// Where the bytes are, if not in a file of their own.
+    pub(super) given: Option<Given>,
 }
 
 impl Candidate {
     /// A file that the walk met.
     pub(super) fn new(file: File, known: bool) -> Candidate {
-        Candidate { file, known, expected: None }
+        Candidate { file, known, expected: None, given: None }
     }
 
     /// A file that the catalog knows, with the content that it must still have.
     pub(crate) fn recorded(record: &Record) -> Candidate {
-        let file = File { path: record.path.clone(), size: record.size, mtime: record.mtime };
-        Candidate { file, known: true, expected: Some(record.content()) }
+        let file = File { path: record.path.clone(), size: record.size, mtime: record.mtime, said: None };
+        Candidate { file, known: true, expected: Some(record.content()), given: None }
+    }
+
+    /// With bytes from elsewhere.
+    pub(crate) fn given(self, given: Given) -> Candidate {
+        Candidate { given: Some(given), ..self }
     }
 }
 
@@ -178,8 +186,12 @@ impl Stages<'_> {
         in_flight: &Mutex<HashSet<Hash>>,
     ) -> Result<Prepared, (Option<Hash>, Error)> {
         let plain = |error| (None, error);
-        let Candidate { file, known, expected } = candidate;
-        let Some(Content { file, data, _permit }) = self.read(&file, bytes).map_err(plain)? else {
+        let Candidate { file, known, expected, given } = candidate;
+        let content = match given {
+            Some(given) => given.read(file.clone(), bytes, self.bytes_read).map(Some),
+            None => self.read(&file, bytes),
+        };
+        let Some(Content { file, data, _permit }) = content.map_err(plain)? else {
             return Ok(Prepared::NoPicture(file));
         };
         let hash = *blake3::hash(&data).as_bytes();
@@ -215,10 +227,9 @@ impl Stages<'_> {
             camera: metadata.camera,
             lens: metadata.lens,
             place: metadata.place.map(|(latitude, longitude)| Place { latitude, longitude }),
-            link: None,
-            caption: None,
-            item: None,
+            ..Record::blank()
         };
+        let record = record.said(file.said);
         Ok(Prepared::Picture(Picture { record: Box::new(record), known, pixels }))
     }
 
@@ -254,7 +265,8 @@ impl Stages<'_> {
             self.bytes_read.fetch_add(data.len() as u64, Ordering::Relaxed);
             let after = handle.metadata().map_err(Error::io(path))?;
             if data.len() as u64 == size && (after.len(), mtime(&after)) == (size, mtime(&before)) {
-                return Ok(Some(Content { file: File::new(path.clone(), &after), data, _permit }));
+                let file = File { said: found.said.clone(), ..File::new(path.clone(), &after) };
+                return Ok(Some(Content { file, data, _permit }));
             }
         }
         Err(Error::Changing)
@@ -299,10 +311,10 @@ impl Stages<'_> {
     }
 }
 
-struct Content<'a> {
-    file: File,
-    data: Vec<u8>,
-    _permit: super::budget::Permit<'a>,
+pub(super) struct Content<'a> {
+    pub(super) file: File,
+    pub(super) data: Vec<u8>,
+    pub(super) _permit: super::budget::Permit<'a>,
 }
 
 enum Prepared {

@@ -11,7 +11,7 @@ use super::diff::{Table, Verdict};
 use super::pipeline::{Candidate, Event, Feed, Stages, Stopped};
 use super::walk::{Roots, Rules, Step};
 use super::writer::{Ingested, Sink};
-use crate::catalog::{Catalog, Hash, Key, Keys};
+use crate::catalog::{Catalog, Hash, Key, Keys, Said, Writer};
 use crate::image::DecodeOptions;
 use crate::model::Encode;
 use crate::{Error, Result};
@@ -60,6 +60,9 @@ pub struct Progress {
     pub found: u64,
     /// Files dealt with so far.
     pub done: u64,
+    /// How many there will be, where that can be told before the walk ends: by the length of a list, or by how much of all shards
+    /// was read.
+    pub expected: Option<u64>,
     /// Whether the walk has ended, so that `found` is the total.
     pub walked: bool,
     /// Vectors computed so far.
@@ -79,6 +82,10 @@ pub(crate) struct Target<'a> {
     /// Row of the space that the index and the encoder belong to.
     pub(crate) space: i64,
     pub(crate) index: tintype_index::Index,
+    /// Vectors of captions, where the library has or gets some.
+    pub(crate) captions: Option<tintype_index::Index>,
+    /// Where they are or would be.
+    pub(crate) captions_dir: PathBuf,
     pub(crate) encoder: Arc<dyn Encode>,
 }
 
@@ -124,6 +131,10 @@ pub(super) enum Walked {
     Back(Key),
     StillSkipped(PathBuf, String),
     Unreadable(Option<PathBuf>, Error),
+    /// A photo is as it was, and its collection says this of it.
+    Describe(Key, Box<Said>),
+    /// A source was read to its end, and so many of its photos were sent on.
+    SourceEnd(i64, u64),
     /// The walk is over, and this is what it knew.
     End(Box<Table>),
     /// It could not begin.
@@ -199,17 +210,7 @@ impl<'a> Ingest<'a> {
     pub fn run(mut self) -> Result<Report> {
         let roots = Roots::new(&self.paths)?;
         let catalog = self.target.catalog;
-        let writer = loop {
-            match catalog.write() {
-                Err(Error::Busy { .. }) if self.wait => {
-                    if (self.watch.cancel)() {
-                        return Err(Error::Cancelled);
-                    }
-                    std::thread::sleep(Duration::from_millis(100));
-                }
-                writer => break writer?,
-            }
-        };
+        let writer = writer(catalog, self.wait, &mut self.watch)?;
         let mut sink = Sink::new(&self.target, writer)?;
         let missing = sink.missing().clone();
         let scope = roots.outermost();
@@ -246,6 +247,21 @@ impl<'a> Ingest<'a> {
         absent.doubtful.into_iter().for_each(|(path, error)| sink.skip(path, error));
         roots.all().for_each(|root| sink.indexed(root));
         sink.finish(&counters, watch)
+    }
+}
+
+/// The writing side of a catalog, if need be when another process is done.
+pub(crate) fn writer<'c>(catalog: &'c Catalog, wait: bool, watch: &mut Watch<'_>) -> Result<Writer<'c>> {
+    loop {
+        match catalog.write() {
+            Err(Error::Busy { .. }) if wait => {
+                if (watch.cancel)() {
+                    return Err(Error::Cancelled);
+                }
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            writer => return writer,
+        }
     }
 }
 
@@ -293,7 +309,7 @@ fn walk(
 }
 
 /// Whether a content has a vector that another file may take over.
-fn has_vector(catalog: &Catalog, missing: &Keys, hash: &Hash) -> Result<bool> {
+pub(super) fn has_vector(catalog: &Catalog, missing: &Keys, hash: &Hash) -> Result<bool> {
     Ok(catalog.read()?.with_content(hash)?.iter().any(|record| !missing.contains(record.key)))
 }
 
@@ -305,6 +321,8 @@ pub(super) struct Counters {
     /// Files known to be no pictures.
     pub(super) ignored: AtomicU64,
     pub(super) bytes: AtomicU64,
+    /// Photos that there will be, as far as that can be told; 0 where it cannot.
+    pub(super) announced: AtomicU64,
     pub(super) walked: AtomicBool,
 }
 
@@ -316,6 +334,7 @@ impl Counters {
             walked: self.walked.load(Ordering::Acquire),
             done: count(&self.unchanged) + count(&self.ignored) + done,
             found: count(&self.found),
+            expected: Some(count(&self.announced)).filter(|announced| *announced > 0),
             embedded: report.embedded,
             skipped: report.skipped.len() as u64,
             bytes: count(&self.bytes),

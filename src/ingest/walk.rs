@@ -10,7 +10,7 @@ use std::time::UNIX_EPOCH;
 use ignore::WalkBuilder;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
-use crate::catalog::absolute;
+use crate::catalog::{Said, absolute};
 use crate::{Error, Result};
 
 /// Folders that hold no photos of their owner's: thumbnails of NAS systems, dependencies, trash, bookkeeping of file systems.
@@ -51,11 +51,13 @@ pub(crate) struct File {
     pub(crate) size: u64,
     /// Nanoseconds since 1970.
     pub(crate) mtime: i64,
+    /// What a collection says of it.
+    pub(crate) said: Option<Box<Said>>,
 }
 
 impl File {
     pub(super) fn new(path: PathBuf, metadata: &Metadata) -> File {
-        File { path, size: metadata.len(), mtime: mtime(metadata) }
+        File { path, size: metadata.len(), mtime: mtime(metadata), said: None }
     }
 }
 

@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
+use super::collected::{Tally, speaks_of_photos, without_orphans};
 use super::diff::Table;
 use super::pipeline::Event;
 use super::request::{Counters, Progress, Report, Skipped, Target, Walked, Watch};
 use super::walk::File;
-use crate::catalog::{Catalog, Change, Hash, Key, Keys, Record, Writer};
+use crate::catalog::{Catalog, Change, Hash, Key, Keys, Record, Said, Writer};
 use crate::{Error, Result};
 
 /// How often the closures of a request are called.
@@ -78,15 +79,17 @@ pub(super) enum Ingested {
 }
 
 pub(super) struct Sink<'a> {
-    database: &'a Catalog,
-    catalog: Writer<'a>,
-    index: tintype_index::Writer,
+    pub(super) database: &'a Catalog,
+    pub(super) catalog: Writer<'a>,
+    pub(super) index: tintype_index::Writer,
     /// For vectors of earlier commits, which copies take over.
     vectors: tintype_index::Index,
+    /// Vectors of captions, where the library has or gets some.
+    pub(super) captions: Option<tintype_index::Writer>,
     reader: Option<tintype_index::Reader>,
     missing: Keys,
-    next_key: Key,
-    changes: Vec<Change>,
+    pub(super) next_key: Key,
+    pub(super) changes: Vec<Change>,
     /// Photos embedded since the last commit, by content, with their vectors.
     recent: HashMap<Hash, (Record, Vec<f32>)>,
     /// Where photos moved to since the last commit.
@@ -97,9 +100,13 @@ pub(super) struct Sink<'a> {
     failed: HashMap<Hash, String>,
     /// Folders that could not be read; none stands for an unknown one.
     unreadable: Vec<Option<PathBuf>>,
-    report: Report,
-    done: u64,
-    pace: Pace,
+    /// Files that may hold the captions of photos beside them.
+    pub(super) beside: Vec<File>,
+    /// Sources that are being read.
+    pub(super) tallies: HashMap<i64, Tally>,
+    pub(super) report: Report,
+    pub(super) done: u64,
+    pub(super) pace: Pace,
 }
 
 impl<'a> Sink<'a> {
@@ -129,11 +136,16 @@ impl<'a> Sink<'a> {
         for key in orphans {
             index.remove(key)?;
         }
+        let captions = match &target.captions {
+            Some(captions) => Some(without_orphans(captions, &reader)?),
+            None => None,
+        };
         Ok(Sink {
             database: target.catalog,
             catalog,
             index,
             vectors: target.index.clone(),
+            captions,
             reader: None,
             missing,
             next_key,
@@ -143,6 +155,8 @@ impl<'a> Sink<'a> {
             waiting: HashMap::new(),
             failed: HashMap::new(),
             unreadable: Vec::new(),
+            beside: Vec::new(),
+            tallies: HashMap::new(),
             report: Report { first, ..Report::default() },
             done: 0,
             pace: Pace::new(),
@@ -195,7 +209,10 @@ impl<'a> Sink<'a> {
         match event {
             Event::Embedded(record, known, vector) => self.embedded(*record, known, vector)?,
             Event::Familiar(file, known, hash) => self.familiar(file, known, hash)?,
-            Event::NoPicture(File { path, size, mtime }) => {
+            Event::NoPicture(file) if speaks_of_photos(&file.path) => self.beside.push(file),
+            Event::NoPicture(file) => {
+                self.settled(&file, true);
+                let File { path, size, mtime, .. } = file;
                 self.changes.push(Change::Skip { path, size, mtime, reason: None });
             }
             Event::Skipped(file, hash, error) => self.skipped(file, hash, error),
@@ -209,6 +226,14 @@ impl<'a> Sink<'a> {
                 self.skip(path.clone().unwrap_or_default(), error);
                 self.unreadable.push(path);
             }
+            Event::Other(Walked::Describe(key, said)) => {
+                self.done -= 1;
+                self.describe(key, *said);
+            }
+            Event::Other(Walked::SourceEnd(source, sent)) => {
+                self.done -= 1;
+                self.source_ended(source, sent);
+            }
             Event::Other(Walked::End(_)) => {}
             Event::Other(Walked::Failed(error)) | Event::Fatal(error) => return Err(error),
         }
@@ -221,8 +246,9 @@ impl<'a> Sink<'a> {
         match self.index.add(record.key, &vector) {
             Ok(()) => {}
             Err(error @ (tintype_index::Error::NotFinite { .. } | tintype_index::Error::ZeroVector)) => {
-                let file = File { path: record.path, size: record.size, mtime: record.mtime };
-                self.skipped(file, Some(hash), error.into());
+                let Record { path, size, mtime, source, .. } = record;
+                let said = source.map(|source| Box::new(Said::of(source)));
+                self.skipped(File { path, size, mtime, said }, Some(hash), error.into());
                 return Ok(());
             }
             Err(error) => return Err(error.into()),
@@ -230,6 +256,10 @@ impl<'a> Sink<'a> {
         self.next_key += 1;
         self.report.embedded += 1;
         self.count(known);
+        if known && record.source.is_none() {
+            self.look_beside(&record.path);
+        }
+        self.settle(record.source, true);
         self.changes.push(Change::Put(record.clone()));
         self.recent.insert(hash, (record, vector));
         for (file, known) in self.waiting.remove(&hash).unwrap_or_default() {
@@ -263,7 +293,12 @@ impl<'a> Sink<'a> {
         }
         same.extend(self.recent.get(&hash).map(|(record, _)| record.clone()));
         let here = same.iter().find(|record| record.path == file.path);
-        let left = || same.iter().find(|record| record.path.symlink_metadata().is_err_and(|error| is_absent(&error)));
+        // What has a place in a collection does not move.
+        let collected = file.said.as_ref().is_some_and(|said| said.item.source.is_some() && said.item.start.is_some());
+        let is_left = |record: &&Record| {
+            record.source.is_none() && record.path.symlink_metadata().is_err_and(|error| is_absent(&error))
+        };
+        let left = || same.iter().find(is_left).filter(|_| !collected);
         if let Some(record) = here.or_else(left) {
             if record.path == file.path {
                 self.report.unchanged += 1;
@@ -271,20 +306,21 @@ impl<'a> Sink<'a> {
                 self.report.moved += 1;
                 self.moved.insert(record.key, file.path.clone());
             }
-            self.changes.push(Change::At { key: record.key, path: file.path, mtime: file.mtime });
+            self.settled(&file, true);
+            let key = record.key;
+            self.changes.push(Change::At { key, path: file.path, mtime: file.mtime });
+            if let Some(said) = file.said {
+                self.describe(key, *said);
+            }
         } else if let Some(record) = same.into_iter().next() {
             let vector = self.vector(&hash, record.key)?;
             let key = self.next_key;
             self.next_key += 1;
             self.index.add(key, &vector)?;
             self.count(known);
-            self.changes.push(Change::Put(Record {
-                key,
-                path: file.path,
-                size: file.size,
-                mtime: file.mtime,
-                ..record
-            }));
+            self.settled(&file, true);
+            let copy = Record { key, path: file.path, size: file.size, mtime: file.mtime, ..record };
+            self.changes.push(Change::Put(copy.said(file.said)));
         } else {
             self.done -= 1;
             self.waiting.entry(hash).or_default().push((file, known));
@@ -307,7 +343,7 @@ impl<'a> Sink<'a> {
         Ok(vector.ok_or(tintype_index::Error::UnknownKey { key })?)
     }
 
-    fn skipped(&mut self, file: File, hash: Option<Hash>, error: Error) {
+    pub(super) fn skipped(&mut self, file: File, hash: Option<Hash>, error: Error) {
         let reason = explain(&error);
         // What lies in the bytes stays as long as they do; a missing permission or a limit may be another tomorrow.
         let lasting = matches!(
@@ -316,17 +352,20 @@ impl<'a> Sink<'a> {
                 | Error::DamagedImage { .. }
                 | Error::UnsupportedImage { .. }
                 | Error::StillUnreadable { .. }
+                | Error::Download { lasting: true, .. }
         );
+        self.settled(&file, lasting);
         if lasting {
-            let File { path, size, mtime } = file.clone();
+            let File { path, size, mtime, .. } = file.clone();
             self.changes.push(Change::Skip { path, size, mtime, reason: Some(reason.clone()) });
         }
         self.skip(file.path, error);
         let Some(hash) = hash else { return };
         for (file, _) in self.waiting.remove(&hash).unwrap_or_default() {
             self.done += 1;
+            self.settled(&file, lasting);
             if lasting {
-                let File { path, size, mtime } = file.clone();
+                let File { path, size, mtime, .. } = file.clone();
                 self.changes.push(Change::Skip { path, size, mtime, reason: Some(reason.clone()) });
             }
             self.skip(file.path, Error::StillUnreadable { reason: reason.clone() });
@@ -361,13 +400,14 @@ impl<'a> Sink<'a> {
     /// [`Error::Cancelled`] if `watch` said so: everything is committed then, but for a graph that can wait.
     pub(super) fn commit(&mut self, counters: &Counters, watch: &mut Watch<'_>) -> Result<()> {
         let start = Instant::now();
-        let stopped = commit_index(&mut self.index, watch, counters.progress(&self.report, self.done))?;
+        let mut stopped = commit_index(&mut self.index, watch, counters.progress(&self.report, self.done))?;
+        if let Some(captions) = &mut self.captions {
+            stopped |= commit_index(captions, watch, counters.progress(&self.report, self.done))?;
+        }
         if !self.changes.is_empty() {
             let dropped = self.catalog.apply(&self.changes, self.next_key)?;
             self.changes.clear();
-            for key in dropped.iter() {
-                self.index.remove(key)?;
-            }
+            self.drop_vectors(&dropped)?;
         }
         self.recent.clear();
         self.moved.clear();
@@ -378,6 +418,7 @@ impl<'a> Sink<'a> {
 
     /// Commits the rest, removals included.
     pub(super) fn finish(mut self, counters: &Counters, watch: &mut Watch<'_>) -> Result<Report> {
+        self.attach_beside()?;
         self.commit(counters, watch)?;
         commit_index(&mut self.index, watch, counters.progress(&self.report, self.done))?;
         (watch.progress)(&counters.progress(&self.report, self.done));

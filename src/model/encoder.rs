@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::builtin::Builtin;
 use super::cpu::Isa;
+use super::declared::Declared;
 use super::dual::DualEncoder;
 use crate::Result;
 use crate::image::Preprocess;
@@ -253,6 +254,12 @@ impl Encoder {
     /// Costs well below a millisecond; each tower is unpacked when it is first used (2 ms for texts, 5 ms for pictures).
     pub fn builtin_with(options: &EncoderOptions) -> Result<Encoder> {
         Ok(Self::new(Builtin::new(options.precision)?))
+    }
+
+    /// A space without its model: for libraries of embeddings whose model is not here. It embeds nothing and says
+    /// [`Error::NoModel`](crate::Error::NoModel).
+    pub fn declared(space: EmbeddingSpace) -> Encoder {
+        Self::new(Declared::new(space))
     }
 
     /// Any other implementation of [`Encode`].

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
-use tintype::Ranking;
 use tintype::model::{Device, Precision};
+use tintype::{CollectionPart, Ranking};
 
 use crate::commands::models::ModelsArgs;
 
@@ -137,11 +137,58 @@ pub(crate) enum Command {
 /// `tintype index`.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct IndexArgs {
-    /// Folders or files [default: what was indexed before]
+    /// Folders, pictures, or collections: tars, lists (Parquet, JSONL, CSV), embeddings (.npy, .npz, Parquet, a folder of
+    /// clip-retrieval); `{000..123}` and `*` are understood [default: what was indexed before]
     #[arg(value_name = "PATH", value_hint = ValueHint::AnyPath)]
     pub(crate) paths: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) walk: WalkArgs,
+    #[command(flatten)]
+    pub(crate) collection: CollectionArgs,
+}
+
+/// How collections are read.
+#[derive(Debug, Default, ClapArgs)]
+#[command(next_help_heading = "Collections")]
+pub(crate) struct CollectionArgs {
+    /// The model that made the embeddings: a name that `tintype models` lists, a model's directory, or any name
+    #[arg(long, value_name = "NAME|DIR")]
+    pub(crate) space: Option<String>,
+    /// Give captions vectors of their own, for `search --by caption` and `--hybrid`; once done, later runs do it too
+    #[arg(long)]
+    pub(crate) captions: bool,
+    /// The folder that paths of pictures in a list or in metadata begin at
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) images: Option<PathBuf>,
+    /// Fetch pictures that a list has only web addresses of
+    #[arg(long)]
+    pub(crate) download: bool,
+    /// Also fetch from this machine and from private networks
+    #[arg(long, requires = "download")]
+    pub(crate) allow_private_addresses: bool,
+    /// Take in one part of the collection: part I of N, counted from 0; `tintype merge` joins them
+    #[arg(long, value_name = "I/N", value_parser = part)]
+    pub(crate) shard: Option<CollectionPart>,
+    /// The column with paths of pictures
+    #[arg(long, value_name = "NAME")]
+    pub(crate) path_column: Option<String>,
+    /// The column with web addresses of pictures
+    #[arg(long, value_name = "NAME")]
+    pub(crate) url_column: Option<String>,
+    /// The column with captions
+    #[arg(long, value_name = "NAME")]
+    pub(crate) caption_column: Option<String>,
+    /// The column with vectors, or the member of an .npz file
+    #[arg(long, value_name = "NAME")]
+    pub(crate) vector_column: Option<String>,
+}
+
+fn part(text: &str) -> Result<CollectionPart, String> {
+    let read = || {
+        let (index, count) = text.split_once('/')?;
+        CollectionPart::new(index.trim().parse().ok()?, count.trim().parse().ok()?)
+    };
+    read().ok_or_else(|| "a part looks like 0/4: part 0 of 4, the last is 3/4".to_owned())
 }
 
 /// Which files an update looks at.

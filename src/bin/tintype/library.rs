@@ -39,6 +39,14 @@ pub(crate) fn open(common: &Common, talk: &Talk) -> anyhow::Result<Option<Engine
         Err(error) => return Err(error.into()),
     };
     let noted = noted(&dir)?;
+    if common.model.is_none() && space.is_declared() && !noted.contains_key(&space.fingerprint) {
+        let model = registry::find(&space.model).ok();
+        let encoder = match model {
+            Some(model) if is_here(model)? => load(model.alias, &options(common), talk)?,
+            _ => Encoder::declared(space),
+        };
+        return Ok(Some(Engine::open(&dir, encoder)?));
+    }
     let choice = common.model.as_ref().or_else(|| noted.get(&space.fingerprint)).map_or(BUILTIN, String::as_str);
     let mut options = options(common);
     if options.precision == Precision::Auto {
@@ -96,6 +104,11 @@ pub(crate) fn options(common: &Common) -> EncoderOptions {
         Some(cache) => options.cache(cache.join("tintype").join("packed")),
         None => options,
     }
+}
+
+/// Whether a model is on this machine.
+pub(crate) fn is_here(model: &registry::Model) -> anyhow::Result<bool> {
+    Ok(tintype::model::hub::locate(model, &hub()?).is_some())
 }
 
 /// Loads a model: `builtin`, a directory, or a known name, which is downloaded first where it is not on this machine.

@@ -5,6 +5,7 @@
 
 mod answer;
 mod args;
+mod collections;
 mod commands;
 mod fetch;
 mod interrupt;

@@ -16,6 +16,8 @@ const PLAIN_INTERVAL: Duration = Duration::from_secs(10);
 pub(crate) enum Unit {
     /// Photos.
     Photos,
+    /// Samples of a collection.
+    Samples,
     /// Bytes of a download.
     Bytes,
 }
@@ -69,6 +71,7 @@ impl<'a> Meter<'a> {
         let rate = since as f64 / seconds;
         let (done_text, total_text, rate_text) = match self.unit {
             Unit::Photos => (done.to_string(), total.map(|total| total.to_string()), photo_rate(rate)),
+            Unit::Samples => (done.to_string(), total.map(|total| total.to_string()), sample_rate(rate)),
             Unit::Bytes => (
                 HumanBytes(done).to_string(),
                 total.map(|total| HumanBytes(total).to_string()),
@@ -99,6 +102,8 @@ fn style(unit: Unit, known: bool) -> ProgressStyle {
     let template = match (unit, known) {
         (Unit::Photos, true) => "{msg} {wide_bar:.cyan/dim} {human_pos}/{human_len} · {photos_per_sec} · {eta} left",
         (Unit::Photos, false) => "{spinner:.cyan} {msg} {human_pos} · {photos_per_sec}",
+        (Unit::Samples, true) => "{msg} {wide_bar:.cyan/dim} {human_pos}/{human_len} · {samples_per_sec} · {eta} left",
+        (Unit::Samples, false) => "{spinner:.cyan} {msg} {human_pos} · {samples_per_sec}",
         (Unit::Bytes, true) => "{msg} {wide_bar:.cyan/dim} {bytes}/{total_bytes} · {bytes_per_sec} · {eta} left",
         (Unit::Bytes, false) => "{spinner:.cyan} {msg} {bytes} · {bytes_per_sec}",
     };
@@ -107,7 +112,15 @@ fn style(unit: Unit, known: bool) -> ProgressStyle {
         let _ = out.write_str(&photo_rate(state.per_sec()));
     };
     let style = ProgressStyle::with_template(template).expect("the templates above are well formed");
-    style.with_key("photos_per_sec", rate).progress_chars("━━─")
+    let samples = |state: &ProgressState, out: &mut dyn fmt::Write| {
+        let _ = out.write_str(&sample_rate(state.per_sec()));
+    };
+    style.with_key("photos_per_sec", rate).with_key("samples_per_sec", samples).progress_chars("━━─")
+}
+
+/// `83 samples/s`.
+pub(crate) fn sample_rate(rate: f64) -> String {
+    photo_rate(rate).replace("photos", "samples")
 }
 
 /// `83 photos/s`, `0.4 photos/s`.

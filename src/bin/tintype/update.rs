@@ -15,8 +15,15 @@ use crate::progress::{Meter, Unit, photo_rate};
 /// So many unreadable files are listed on a terminal.
 const LISTED: usize = 10;
 
-/// The folders that the library knows and that are there now.
+/// The folders of photos that the library knows and that are there now; collections are brought up to date by `index` alone.
 pub(crate) fn known_folders(engine: &Engine, talk: &Talk) -> Result<Vec<PathBuf>, Error> {
+    let mut paths = known_roots(engine, talk)?;
+    paths.retain(|path| tintype::collection::detect(path).is_none());
+    Ok(paths)
+}
+
+/// All that was indexed and is there now.
+pub(crate) fn known_roots(engine: &Engine, talk: &Talk) -> Result<Vec<PathBuf>, Error> {
     let mut paths = Vec::new();
     for root in engine.status()?.roots {
         if root.path.exists() {

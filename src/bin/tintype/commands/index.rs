@@ -5,22 +5,36 @@ use std::path::PathBuf;
 use crate::args::{Common, IndexArgs};
 use crate::interrupt::Interrupt;
 use crate::output::{Outcome, Talk, count};
-use crate::{library, update};
+use crate::{collections, library, update};
 
-/// Takes folders into the library; without any, those that were taken in before.
+/// Takes folders and collections into the library; without any, those that were taken in before.
 pub(crate) fn run(args: &IndexArgs, common: &Common, talk: &Talk) -> anyhow::Result<Outcome> {
-    let engine = if args.paths.is_empty() {
+    let mut paths = Vec::new();
+    for path in &args.paths {
+        paths.extend(tintype::collection::expand(path)?);
+    }
+    let engine = if paths.is_empty() {
         library::open_existing(common, talk)?
     } else {
-        library::open_or_create(&args.paths, common, talk)?
+        collections::open(&paths, &args.collection, common, talk)?
     };
-    let paths: Vec<PathBuf> = match args.paths.as_slice() {
-        [] => update::known_folders(&engine, talk)?,
-        paths => paths.to_vec(),
-    };
+    if args.paths.is_empty() {
+        paths = update::known_roots(&engine, talk)?;
+    }
+    let (collected, folders): (Vec<PathBuf>, Vec<PathBuf>) =
+        paths.into_iter().partition(|path| tintype::collection::detect(path).is_some());
     let interrupt = Interrupt::listen()?;
-    let report = update::update(&engine, &paths, &args.walk, &interrupt, talk)?;
-    let outcome = update::tell_skipped(&report.skipped, args.walk.verbose, talk);
+    let mut skipped = Vec::new();
+    if !folders.is_empty() || collected.is_empty() {
+        skipped.extend(update::update(&engine, &folders, &args.walk, &interrupt, talk)?.skipped);
+    }
+    if !collected.is_empty() {
+        skipped.extend(collections::take_in(&engine, &collected, &args.collection, &interrupt, talk)?.skipped);
+    }
+    let outcome = update::tell_skipped(&skipped, args.walk.verbose, talk);
+    if args.collection.captions || engine.status()?.caption_vectors > 0 {
+        collections::embed_captions(&engine, &interrupt, talk)?;
+    }
     let status = engine.status()?;
     talk.say(format_args!("{} can be searched, described by {}", count(status.photos, "photo"), status.space.model));
     Ok(outcome)

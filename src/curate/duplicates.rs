@@ -1,0 +1,169 @@
+//! Photos that are nearly the same.
+//!
+//! Two photos belong together if the cosine of their vectors reaches a threshold, and so do two that both belong together with a
+//! third: connected components, as clip-retrieval has them. Each photo's neighbours come from the index, so a library of a
+//! million costs a million searches and not the half of a million times a million comparisons.
+
+use std::collections::HashMap;
+
+use crate::Result;
+use crate::catalog::{Key, Record};
+use crate::engine::Engine;
+use crate::query::Filter;
+
+/// Neighbours that are looked at for each photo: larger groups grow together through those of their members.
+const NEIGHBOURS: usize = 32;
+
+/// Photos per batch of searches.
+const BATCH: usize = 512;
+
+/// Photos that are nearly the same.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Group {
+    /// The one to keep: most pixels, then most bytes, then first in the library.
+    pub keep: Record,
+    /// The others, most like it first, each with the cosine of its vector and the kept one's.
+    pub others: Vec<(Record, f32)>,
+}
+
+/// A request to look for duplicates; ends in [`Duplicates::run`].
+#[must_use = "nothing is looked for before `run`"]
+pub struct Duplicates<'a> {
+    engine: &'a Engine,
+    threshold: f32,
+    filter: Filter,
+    progress: Box<dyn FnMut(u64, u64) + 'a>,
+}
+
+impl Engine {
+    /// Looks for photos that are nearly the same: a request; its `run` does it. Nothing is deleted.
+    pub fn duplicates(&self) -> Duplicates<'_> {
+        Duplicates { engine: self, threshold: 0.94, filter: Filter::new(), progress: Box::new(|_, _| {}) }
+    }
+}
+
+impl<'a> Duplicates<'a> {
+    /// The cosine from which on two photos are nearly the same. Default 0.94, as in clip-retrieval.
+    pub fn threshold(mut self, cosine: f32) -> Self {
+        self.threshold = cosine;
+        self
+    }
+
+    /// Only among photos that the filter lets pass.
+    pub fn filter(mut self, filter: Filter) -> Self {
+        self.filter = filter;
+        self
+    }
+
+    /// Hears how many photos are done, and of how many.
+    pub fn on_progress(mut self, progress: impl FnMut(u64, u64) + 'a) -> Self {
+        self.progress = Box::new(progress);
+        self
+    }
+
+    /// Looks at every photo. Largest groups come first.
+    ///
+    /// Costs one search of the index per photo, on all cores.
+    ///
+    /// # Errors
+    /// Errors of catalog and index.
+    pub fn run(mut self) -> Result<Vec<Group>> {
+        let snapshot = self.engine.snapshot()?;
+        let allowed = snapshot.catalog.select(&self.filter)?;
+        let keys: Vec<Key> = allowed.iter().collect();
+        let mut sets = Sets::default();
+        for (at, batch) in keys.chunks(BATCH).enumerate() {
+            (self.progress)((at * BATCH) as u64, keys.len() as u64);
+            let (mut present, mut vectors) = (Vec::new(), Vec::new());
+            for key in batch {
+                if let Some(vector) = snapshot.index.get(*key)? {
+                    present.push(*key);
+                    vectors.push(vector);
+                }
+            }
+            let found =
+                snapshot.index.search_batch(&vectors).k(NEIGHBOURS).filter(|key| allowed.contains(key)).run()?;
+            for (key, near) in present.into_iter().zip(found) {
+                for neighbour in near.iter().filter(|near| near.score >= self.threshold && near.key != key) {
+                    sets.join(key, neighbour.key);
+                }
+            }
+        }
+        let mut groups = Vec::new();
+        for keys in sets.groups() {
+            let mut records = snapshot.catalog.records(&keys)?;
+            records.sort_by_key(|record| {
+                let pixels = u64::from(record.width) * u64::from(record.height);
+                (std::cmp::Reverse((pixels, record.size)), record.key)
+            });
+            let mut records = records.into_iter();
+            let Some(keep) = records.next() else { continue };
+            let kept = snapshot.index.get(keep.key)?.unwrap_or_default();
+            let mut others = Vec::new();
+            for record in records {
+                let vector = snapshot.index.get(record.key)?.unwrap_or_default();
+                others.push((record, kept.iter().zip(&vector).map(|(a, b)| a * b).sum::<f32>()));
+            }
+            others.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.key.cmp(&b.0.key)));
+            if !others.is_empty() {
+                groups.push(Group { keep, others });
+            }
+        }
+        groups.sort_by_key(|group| (std::cmp::Reverse(group.others.len()), group.keep.key));
+        Ok(groups)
+    }
+}
+
+/// Disjoint sets of keys.
+#[derive(Debug, Default)]
+struct Sets {
+    parents: HashMap<Key, Key>,
+}
+
+impl Sets {
+    fn root(&mut self, key: Key) -> Key {
+        let mut root = key;
+        while let Some(parent) = self.parents.get(&root).copied().filter(|parent| *parent != root) {
+            root = parent;
+        }
+        let mut at = key;
+        while at != root {
+            at = self.parents.insert(at, root).unwrap_or(root);
+        }
+        root
+    }
+
+    fn join(&mut self, a: Key, b: Key) {
+        let (a, b) = (self.root(a), self.root(b));
+        let (low, high) = (a.min(b), a.max(b));
+        self.parents.insert(low, low);
+        self.parents.insert(high, low);
+    }
+
+    fn groups(mut self) -> Vec<Vec<Key>> {
+        let keys: Vec<Key> = self.parents.keys().copied().collect();
+        let mut groups: HashMap<Key, Vec<Key>> = HashMap::new();
+        for key in keys {
+            groups.entry(self.root(key)).or_default().push(key);
+        }
+        let mut groups: Vec<Vec<Key>> = groups.into_values().filter(|keys| keys.len() > 1).collect();
+        groups.iter_mut().for_each(|keys| keys.sort_unstable());
+        groups.sort();
+        groups
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_joined_by_way_of_others_is_one_group() {
+        let mut sets = Sets::default();
+        for (a, b) in [(5, 4), (1, 2), (4, 3), (9, 9), (2, 6), (3, 5)] {
+            sets.join(a, b);
+        }
+        assert_eq!(sets.groups(), [vec![1, 2, 6], vec![3, 4, 5]]);
+    }
+}

@@ -1,0 +1,120 @@
+//! Vectors for captions.
+//!
+//! They lie in an index of their own beside that of the pictures, under the same keys: most libraries have no captions and pay
+//! nothing, and a search by pictures never meets them. Which captions have no vector yet is what the two indexes say, so an
+//! interrupted run goes on where it was.
+
+use std::time::Instant;
+
+use tintype_index::{Config, Index, Metric};
+
+use super::collected::without_orphans;
+use super::request::{Target, Watch, writer};
+use super::{Pace, Progress, TICK, commit_index};
+use crate::catalog::Key;
+use crate::{Error, Result};
+
+/// Captions per call of the encoder.
+const BATCH: usize = 64;
+
+/// A request to embed captions; ends in [`EmbedCaptions::run`].
+#[must_use = "nothing is embedded before `run`"]
+pub struct EmbedCaptions<'a> {
+    target: Target<'a>,
+    wait: bool,
+    watch: Watch<'a>,
+}
+
+impl<'a> EmbedCaptions<'a> {
+    pub(crate) fn new(target: Target<'a>) -> EmbedCaptions<'a> {
+        EmbedCaptions { target, wait: false, watch: Watch::default() }
+    }
+
+    /// Waits while another process writes to the library, instead of returning [`Error::Busy`].
+    pub fn wait(mut self, yes: bool) -> Self {
+        self.wait = yes;
+        self
+    }
+
+    /// Calls `progress` about ten times a second, on the thread that called [`EmbedCaptions::run`].
+    pub fn on_progress(mut self, progress: impl FnMut(&Progress) + 'a) -> Self {
+        self.watch.progress = Box::new(progress);
+        self
+    }
+
+    /// Asks `cancel` about ten times a second, on the thread that called [`EmbedCaptions::run`]; `true` ends the run.
+    pub fn cancel(mut self, cancel: impl FnMut() -> bool + 'a) -> Self {
+        self.watch.cancel = Box::new(cancel);
+        self
+    }
+
+    /// Embeds every caption that has no vector, and says how many those were. Several lines of one caption are one text; what a
+    /// model cannot read to its end it reads the beginning of.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] if another process writes, [`Error::Cancelled`] if `cancel` said so: what was done is kept.
+    pub fn run(mut self) -> Result<u64> {
+        let target = &self.target;
+        let _lock = writer(target.catalog, self.wait, &mut self.watch)?;
+        let index = match &target.captions {
+            Some(index) => index.clone(),
+            None => make(target)?,
+        };
+        let reader = target.catalog.read()?;
+        let mut vectors = without_orphans(&index, &reader)?;
+        let mut todo: Vec<(Key, String)> = Vec::new();
+        let mut failure = None;
+        reader.captions(|key, caption| match vectors.contains(key) {
+            Ok(true) => {}
+            Ok(false) => todo.push((key, caption)),
+            Err(error) => failure = Some(error),
+        })?;
+        if let Some(error) = failure {
+            return Err(error.into());
+        }
+        drop(reader);
+        let mut progress = Progress { found: todo.len() as u64, walked: true, ..Progress::default() };
+        let (mut pace, mut ticked) = (Pace::new(), Instant::now());
+        for batch in todo.chunks(BATCH) {
+            let texts: Vec<&str> = batch.iter().map(|(_, caption)| caption.as_str()).collect();
+            for ((key, _), vector) in batch.iter().zip(target.encoder.encode_texts(&texts)?.rows()) {
+                match vectors.add(*key, vector) {
+                    // A caption without a word that the model knows.
+                    Ok(()) | Err(tintype_index::Error::ZeroVector) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            progress.done += batch.len() as u64;
+            progress.embedded = progress.done;
+            if ticked.elapsed() >= TICK {
+                ticked = Instant::now();
+                if (self.watch.cancel)() {
+                    commit_index(&mut vectors, &mut Watch::hurried(), progress)?;
+                    return Err(Error::Cancelled);
+                }
+                (self.watch.progress)(&progress);
+            }
+            if pace.is_due() {
+                let start = Instant::now();
+                if commit_index(&mut vectors, &mut self.watch, progress.clone())? {
+                    return Err(Error::Cancelled);
+                }
+                pace.committed(start);
+            }
+        }
+        let done = progress.done;
+        if commit_index(&mut vectors, &mut self.watch, progress)? {
+            return Err(Error::Cancelled);
+        }
+        Ok(done)
+    }
+}
+
+/// Makes the index of captions.
+pub(super) fn make(target: &Target<'_>) -> Result<Index> {
+    let config = Config { dim: target.encoder.space().dim, metric: Metric::Cosine, ..Config::default() };
+    match Index::create(&target.captions_dir, config) {
+        Err(tintype_index::Error::Exists { .. }) => Ok(Index::open(&target.captions_dir)?),
+        made => Ok(made?),
+    }
+}

@@ -1,0 +1,197 @@
+//! What collections and files beside photos add to the sink: captions, metadata, and how far a source is dealt with.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use super::walk::File;
+use super::writer::Sink;
+use crate::Result;
+use crate::catalog::{Change, Item, Key, Keys, Reader, Record, Said};
+
+/// Longest file beside a photo that is read as its caption or metadata.
+const MAX_BESIDE: u64 = 1 << 20;
+
+/// Photos of a source that are dealt with. A source is complete when all that were sent have arrived: they overtake each other
+/// on their way, and a source that is called complete too early would lose what was still on its way when the process ends.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    arrived: u64,
+    /// How many were sent, once that is known.
+    sent: Option<u64>,
+    /// Whether one of them may be readable another time.
+    unsettled: bool,
+}
+
+/// Whether a file that is no picture may say something of the photo beside it.
+pub(super) fn speaks_of_photos(path: &Path) -> bool {
+    path.extension()
+        .is_some_and(|extension| extension.eq_ignore_ascii_case("txt") || extension.eq_ignore_ascii_case("json"))
+}
+
+/// Opens an index of captions for writing and removes what has no record.
+pub(super) fn without_orphans(captions: &tintype_index::Index, reader: &Reader<'_>) -> Result<tintype_index::Writer> {
+    let all = reader.keys(true)?;
+    let mut writer = captions.writer()?;
+    for key in captions.reader()?.keys() {
+        let key = key?;
+        if !all.contains(key) {
+            writer.remove(key)?;
+        }
+    }
+    Ok(writer)
+}
+
+impl Sink<'_> {
+    /// A photo of a source is dealt with; `for_good` if no later run would find it otherwise.
+    pub(super) fn settled(&mut self, file: &File, for_good: bool) {
+        self.settle(file.said.as_ref().and_then(|said| said.item.source), for_good);
+    }
+
+    pub(super) fn settle(&mut self, source: Option<i64>, for_good: bool) {
+        let Some(source) = source else { return };
+        let tally = self.tallies.entry(source).or_default();
+        tally.arrived += 1;
+        tally.unsettled |= !for_good;
+        self.conclude(source);
+    }
+
+    /// A source was read to its end.
+    pub(super) fn source_ended(&mut self, source: i64, sent: u64) {
+        self.tallies.entry(source).or_default().sent = Some(sent);
+        self.conclude(source);
+    }
+
+    fn conclude(&mut self, source: i64) {
+        let Some(tally) = self.tallies.get(&source) else { return };
+        if tally.sent == Some(tally.arrived) {
+            if !tally.unsettled {
+                self.changes.push(Change::Complete(source));
+            }
+            self.tallies.remove(&source);
+        }
+    }
+
+    /// A record with its vector, and the vector of its caption.
+    pub(super) fn put(&mut self, mut record: Record, vector: &[f32], caption: Option<&[f32]>) -> Result<()> {
+        record.key = self.next_key;
+        if let Err(error) = self.index.add(record.key, vector) {
+            return self.refused(record.path, error);
+        }
+        if let (Some(caption), Some(captions)) = (caption, &mut self.captions)
+            && let Err(error) = captions.add(record.key, caption)
+        {
+            let mut path = record.path.clone().into_os_string();
+            path.push(" (caption)");
+            self.refused(path.into(), error)?;
+        }
+        self.next_key += 1;
+        self.report.added += 1;
+        self.changes.push(Change::Put(record));
+        Ok(())
+    }
+
+    /// A vector that is none is a line in the report, anything else the end of the run.
+    fn refused(&mut self, path: PathBuf, error: tintype_index::Error) -> Result<()> {
+        use tintype_index::Error::{Dimension, NotFinite, ZeroVector};
+        match error {
+            error @ (NotFinite { .. } | ZeroVector | Dimension { .. }) => {
+                self.skip(path, error.into());
+                Ok(())
+            }
+            error => Err(error.into()),
+        }
+    }
+
+    /// Notes how many rows of a source are dealt with.
+    pub(super) fn rows_done(&mut self, source: i64, rows: u64) {
+        self.changes.push(Change::Done { source, rows });
+    }
+
+    /// Whether photos of a source have lost their vectors.
+    pub(super) fn lacks(&self, source: i64) -> Result<bool> {
+        let keys = self.database.read()?.keys_of_source(source)?;
+        Ok(keys.iter().any(|key| self.missing().contains(key)))
+    }
+
+    /// Forgets the photos of a source, which is read again.
+    pub(super) fn empty_source(&mut self, source: i64) -> Result<()> {
+        let keys = self.catalog.empty_source(source)?;
+        self.drop_vectors(&keys)
+    }
+
+    /// Adds what a collection says of a photo.
+    pub(super) fn describe(&mut self, key: Key, said: Said) {
+        self.changes.push(Change::Describe { key, caption: said.caption, item: Box::new(said.item) });
+    }
+
+    /// Takes the vectors of keys out of all indexes.
+    pub(super) fn drop_vectors(&mut self, keys: &Keys) -> Result<()> {
+        for key in keys.iter() {
+            self.index.remove(key)?;
+            if let Some(captions) = &mut self.captions {
+                captions.remove(key)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A photo that changed has a new record: what was said of it beside must be read again.
+    pub(super) fn look_beside(&mut self, photo: &Path) {
+        for extension in ["txt", "json"] {
+            let path = photo.with_extension(extension);
+            if let Ok(metadata) = std::fs::metadata(&path)
+                && metadata.is_file()
+            {
+                self.beside.push(File::new(path, &metadata));
+            }
+        }
+    }
+
+    /// Reads the captions and metadata that stand in files beside photos: `a.txt` and `a.json`, also as `a.jpg.json`. Done after
+    /// all photos are recorded; until then the files are not noted, so an interrupted run finds them new.
+    pub(super) fn attach_beside(&mut self) -> Result<()> {
+        if self.beside.is_empty() {
+            return Ok(());
+        }
+        let reader = self.database.read()?;
+        for file in std::mem::take(&mut self.beside) {
+            let photos = reader.beside(&file.path)?;
+            if !photos.is_empty() && file.size <= MAX_BESIDE {
+                match read_beside(&file.path) {
+                    Ok((caption, fields)) => self.changes.extend(photos.into_iter().map(|key| {
+                        let item = Box::new(Item { fields: fields.clone(), ..Item::default() });
+                        Change::Describe { key, caption: caption.clone(), item }
+                    })),
+                    Err(reason) => {
+                        self.skip(file.path.clone(), crate::Error::BadCollection { path: file.path.clone(), reason })
+                    }
+                }
+            }
+            let File { path, size, mtime, .. } = file;
+            self.changes.push(Change::Skip { path, size, mtime, reason: None });
+        }
+        Ok(())
+    }
+}
+
+/// The caption and the metadata of a file.
+fn read_beside(path: &Path) -> Result<(Option<String>, Map<String, Value>), String> {
+    let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
+    let clean =
+        |text: &str| Some(text.trim().trim_start_matches('\u{feff}').to_owned()).filter(|text| !text.is_empty());
+    if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("txt")) {
+        return Ok((clean(&String::from_utf8_lossy(&bytes)), Map::new()));
+    }
+    match serde_json::from_slice(&bytes) {
+        Ok(Value::Object(mut fields)) => {
+            let caption = fields.get("caption").and_then(Value::as_str).and_then(clean);
+            if caption.is_some() {
+                fields.shift_remove("caption");
+            }
+            Ok((caption, fields))
+        }
+        Ok(_) => Err("this is no JSON object; the photo beside it has no metadata from it".to_owned()),
+        Err(error) => Err(format!("this is no JSON ({error}); the photo beside it has no metadata from it")),
+    }
+}

@@ -1,0 +1,178 @@
+//! Several libraries as one, without embedding anything again.
+//!
+//! Records are copied with their vectors under new keys. What is in the library already, by path, stays as it is: so a merge that
+//! was interrupted goes on where it was, and of two parts that overlap the first one wins.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use tintype_index::Index;
+
+use super::TICK;
+use super::request::{Counters, Report, Target, Watch, writer};
+use super::writer::Sink;
+use super::{Progress, captions};
+use crate::catalog::{CAPTIONS, Catalog, Change, Item, Key, Record, SourceFile, absolute, fingerprint};
+use crate::{Error, Result};
+
+/// Rows that are read at a time.
+const BATCH: usize = 1000;
+
+/// A request to merge libraries; ends in [`Merge::run`].
+#[must_use = "nothing is merged before `run`"]
+pub struct Merge<'a> {
+    target: Target<'a>,
+    parts: Vec<PathBuf>,
+    watch: Watch<'a>,
+}
+
+/// A library that is read.
+struct Part {
+    catalog: Catalog,
+    vectors: tintype_index::Reader,
+    captions: Option<tintype_index::Reader>,
+}
+
+impl<'a> Merge<'a> {
+    pub(crate) fn new(target: Target<'a>, parts: Vec<PathBuf>) -> Merge<'a> {
+        Merge { target, parts, watch: Watch::default() }
+    }
+
+    /// Calls `progress` about ten times a second, on the thread that called [`Merge::run`].
+    pub fn on_progress(mut self, progress: impl FnMut(&Progress) + 'a) -> Self {
+        self.watch.progress = Box::new(progress);
+        self
+    }
+
+    /// Asks `cancel` about ten times a second, on the thread that called [`Merge::run`]; `true` ends the run.
+    pub fn cancel(mut self, cancel: impl FnMut() -> bool + 'a) -> Self {
+        self.watch.cancel = Box::new(cancel);
+        self
+    }
+
+    /// Copies everything. In the report, `added` are the photos that were copied and `unchanged` those that were there.
+    ///
+    /// # Errors
+    /// [`Error::NoLibrary`], [`Error::SpaceMismatch`] if a part was made with another model: nothing was changed.
+    /// [`Error::Busy`], [`Error::Cancelled`], errors of catalog, index and disk: what was done until then is kept.
+    pub fn run(mut self) -> Result<Report> {
+        let ours = self.target.encoder.space().clone();
+        let mut parts = Vec::new();
+        for path in &self.parts {
+            let dir = absolute(path).map_err(Error::io(path))?;
+            if dir == self.target.library {
+                return Err(Error::BadCollection {
+                    path: dir,
+                    reason: "a library cannot be merged into itself".to_owned(),
+                });
+            }
+            let catalog = Catalog::open(&dir)?;
+            let space = catalog.current()?;
+            if !space.space.fits(&ours) {
+                let (found, expected) = (space.space.model, ours.model);
+                return Err(Error::SpaceMismatch { path: dir, found, expected });
+            }
+            let captions = match Index::open(dir.join(format!("{}{CAPTIONS}", space.directory))) {
+                Err(tintype_index::Error::NotFound { .. }) => None,
+                opened => Some(opened?.reader()?),
+            };
+            parts.push(Part { vectors: Index::open(dir.join(&space.directory))?.reader()?, captions, catalog });
+        }
+        let mut watch = std::mem::take(&mut self.watch);
+        let writer = writer(self.target.catalog, false, &mut watch)?;
+        if parts.iter().any(|part| part.captions.is_some()) && self.target.captions.is_none() {
+            self.target.captions = Some(captions::make(&self.target)?);
+        }
+        let mut sink = Sink::new(&self.target, writer)?;
+        let counters = Counters::default();
+        match copy(&parts, &mut sink, &counters, &mut watch) {
+            Ok(()) => sink.finish(&counters, &mut watch),
+            Err(Error::Cancelled) => {
+                Err(sink.commit(&counters, &mut Watch::hurried()).err().unwrap_or(Error::Cancelled))
+            }
+            Err(error) => {
+                let _ = sink.commit(&counters, &mut Watch::hurried());
+                Err(error)
+            }
+        }
+    }
+}
+
+fn copy(parts: &[Part], sink: &mut Sink<'_>, counters: &Counters, watch: &mut Watch<'_>) -> Result<()> {
+    use std::sync::atomic::Ordering::Relaxed;
+    let mut there = HashSet::new();
+    sink.database.read()?.paths(|path| {
+        there.insert(fingerprint(path));
+    })?;
+    let mut sources: HashMap<PathBuf, (i64, bool)> = HashMap::new();
+    let mut keys = Vec::new();
+    for part in parts {
+        let found: Vec<Key> = part.catalog.read()?.keys(false)?.iter().collect();
+        counters.found.fetch_add(found.len() as u64, Relaxed);
+        keys.push(found);
+    }
+    counters.walked.store(true, Relaxed);
+    let mut ticked = Instant::now();
+    for (part, keys) in parts.iter().zip(keys) {
+        let reader = part.catalog.read()?;
+        let ours = take_sources(&reader.source_files()?, &mut sources, sink)?;
+        for (root, _) in reader.roots()? {
+            sink.indexed(&root);
+        }
+        for batch in keys.chunks(BATCH) {
+            let records = reader.records(batch)?;
+            let present: Vec<Key> = records.iter().map(|record| record.key).collect();
+            let starts = reader.starts(&present)?;
+            let metadata = reader.metadata(&present)?;
+            for ((record, fields), start) in records.into_iter().zip(metadata).zip(starts) {
+                if !there.insert(fingerprint(&record.path)) {
+                    counters.unchanged.fetch_add(1, Relaxed);
+                    continue;
+                }
+                sink.done += 1;
+                let Some(vector) = part.vectors.get(record.key)? else { continue };
+                let caption = match &part.captions {
+                    Some(captions) => captions.get(record.key)?,
+                    None => None,
+                };
+                let source = record.source.and_then(|source| ours.get(&source).copied());
+                let item = Some(Box::new(Item { source, start, fields }));
+                sink.put(Record { source, item, ..record }, &vector, caption.as_deref())?;
+            }
+            if ticked.elapsed() >= TICK {
+                ticked = Instant::now();
+                if (watch.cancel)() {
+                    return Err(Error::Cancelled);
+                }
+                (watch.progress)(&counters.progress(&sink.report, sink.done));
+            }
+            if sink.pace.is_due() {
+                sink.commit(counters, watch)?;
+            }
+        }
+    }
+    // A file whose parts are all here and were all read to their end is here whole.
+    sink.changes.extend(sources.into_values().filter(|(_, complete)| *complete).map(|(id, _)| Change::Complete(id)));
+    Ok(())
+}
+
+/// The sources of a part, by their numbers there, as numbers here.
+fn take_sources(
+    files: &[(i64, SourceFile, u64, bool)],
+    sources: &mut HashMap<PathBuf, (i64, bool)>,
+    sink: &mut Sink<'_>,
+) -> Result<HashMap<i64, i64>> {
+    let mut ours = HashMap::new();
+    for (id, file, done, complete) in files {
+        let known = sources.get(Path::new(&file.path)).copied();
+        let (here, before) = match known {
+            Some(known) => known,
+            None => (sink.catalog.sources(std::slice::from_ref(file))?[0].id, true),
+        };
+        sources.insert(file.path.clone(), (here, before && *complete));
+        sink.rows_done(here, *done);
+        ours.insert(*id, here);
+    }
+    Ok(ours)
+}

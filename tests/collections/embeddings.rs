@@ -1,0 +1,147 @@
+//! Vectors that were computed elsewhere.
+
+use serde_json::json;
+use tintype::{Error, Query, Ranking, SourceKind};
+
+use super::{Place, declared, fixture, lines};
+
+const DIM: usize = 49;
+const ROWS: u32 = 20_000;
+
+fn expected() -> Vec<Vec<f32>> {
+    serde_json::from_slice(&std::fs::read(fixture("expected.json")).unwrap()).unwrap()
+}
+
+#[test]
+fn matrices_of_every_kind_are_read() {
+    for name in ["f32.npy", "f16.npy", "big_endian.npy", "fortran.npy", "two.npz", "vectors.parquet", "lists.parquet"] {
+        let place = Place::new();
+        let engine = declared(&place, DIM);
+        assert_eq!(tintype::collection::detect(&fixture(name)), Some(SourceKind::Embeddings), "{name}");
+        let report = engine.collect([fixture(name)]).run().unwrap();
+        assert_eq!((report.added, report.skipped.len()), (10, 0), "{name}");
+        for (n, vector) in expected().into_iter().enumerate() {
+            let hit = engine.search(Query::vector(vector)).limit(1).run().unwrap().remove(0);
+            assert!(hit.path.to_str().unwrap().ends_with(&format!("{name}#{n}")), "{name}: {}", hit.path.display());
+            assert!(hit.score > 0.999, "{name}");
+        }
+        let again = engine.collect([fixture(name)]).run().unwrap();
+        assert_eq!((again.added, again.unchanged), (0, 10));
+    }
+}
+
+#[test]
+fn a_folder_of_clip_retrieval_is_read_row_by_row() {
+    let place = Place::new();
+    let engine = declared(&place, DIM);
+    let report = engine.collect([fixture("clip")]).run().unwrap();
+    assert_eq!((report.added, report.skipped.len()), (10, 0));
+    for (n, vector) in expected().into_iter().enumerate() {
+        let hit = engine.search(Query::vector(vector.clone())).limit(1).run().unwrap().remove(0);
+        assert_eq!(hit.record.caption, Some(format!("caption {n}")));
+        assert_eq!(hit.record.link, Some(format!("https://example.org/{n}.jpg")), "a name is no path");
+        let by_caption =
+            engine.search(Query::vector(vector)).ranking(Ranking::Caption).limit(1).run().unwrap().remove(0);
+        assert_eq!(by_caption.record.caption, Some(format!("caption {}", 9 - n)));
+    }
+    let hit = engine.search("text:\"caption 3\"").run().unwrap().remove(0);
+    let about = engine.metadata(&[hit.record.key]).unwrap().remove(0);
+    assert_eq!(about["width"], json!(300));
+    assert_eq!(
+        (&about["NSFW"], &about["similarity"], &about["tags"]),
+        (&json!("UNLIKELY"), &json!(0.3), &json!("[\"a\",\"3\"]"))
+    );
+    assert_eq!(engine.search("where:\"NSFW = 'UNLIKELY' and width >= 500\"").run().unwrap().len(), 3);
+    let error = engine.search("a dog").run().unwrap_err();
+    assert!(matches!(&error, Error::NoModel { model, .. } if model == "somebody's"), "{error}");
+    assert!(engine.open_image(hit.record.key).unwrap_err().to_string().contains("on the web"));
+}
+
+#[test]
+fn an_interrupted_run_goes_on_behind_the_rows_that_are_done() {
+    let place = Place::new();
+    let engine = declared(&place, 3);
+    let number = |n: u32| (n.wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 23) as f32 - 1.0;
+    let rows: Vec<u8> = (0..ROWS).flat_map(|n| [number(n), number(n + ROWS), 0.5]).flat_map(f32::to_le_bytes).collect();
+    let header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({ROWS}, 3), }}");
+    let mut file = b"\x93NUMPY\x01\x00".to_vec();
+    let padded = format!("{header:<117}\n");
+    file.extend((padded.len() as u16).to_le_bytes());
+    file.extend(padded.as_bytes());
+    file.extend(rows);
+    let path = place.path("m.npy");
+    std::fs::write(&path, file).unwrap();
+    let stopped = engine.collect([&path]).cancel(|| true).run();
+    assert!(matches!(stopped, Err(Error::Cancelled)), "{stopped:?}");
+    let before = engine.status().unwrap();
+    assert!(before.photos > 0 && before.photos < u64::from(ROWS) && !before.sources[0].complete, "{}", before.photos);
+    let report = engine.collect([&path]).run().unwrap();
+    assert_eq!(report.added + before.photos, u64::from(ROWS));
+    assert!(engine.status().unwrap().sources[0].complete);
+    let whole = engine.verify().unwrap();
+    assert!(whole.is_clean() && whole.orphans == 0, "{whole:?}");
+
+    // Another matrix under the same name takes the place of the first.
+    std::fs::copy(fixture("f32.npy"), place.path("other.npy")).unwrap();
+    let small = std::fs::read(&path).unwrap();
+    let mut small = small[..128 + 5 * 12].to_vec();
+    let text = String::from_utf8_lossy(&small[..128]).replace("(20000, 3), }", "(5, 3), }    ").into_bytes();
+    small.splice(..text.len().min(small.len()), text);
+    std::fs::write(&path, small).unwrap();
+    let report = engine.collect([&path]).run();
+    let photos = engine.status().unwrap().photos;
+    assert!(report.is_ok_and(|report| report.added == 5) && photos == 5, "{photos}");
+}
+
+#[test]
+fn what_is_wrong_is_said_before_anything_is_changed() {
+    let place = Place::new();
+    let engine = declared(&place, DIM);
+    std::fs::create_dir_all(place.path("a/img_emb")).unwrap();
+    std::fs::create_dir_all(place.path("a/metadata")).unwrap();
+    std::fs::copy(fixture("clip/img_emb/img_emb_0.npy"), place.path("a/img_emb/0.npy")).unwrap();
+    std::fs::copy(fixture("clip/metadata/metadata_0.parquet"), place.path("a/metadata/0.parquet")).unwrap();
+    let cut = |from: &str, to: &str| {
+        let bytes = std::fs::read(fixture(from)).unwrap();
+        std::fs::write(place.path(to), &bytes[..bytes.len() * 2 / 3]).unwrap();
+        place.path(to)
+    };
+    for (path, expected) in [
+        (fixture("integers.npy"), "<i4"),
+        (fixture("cube.npy"), "3 dimensions"),
+        (cut("f32.npy", "cut.npy"), "cut off: it says 10 rows and has 6"),
+        (place.path("a"), "4 rows, and there are 6 vectors"),
+        (place.path("missing.npy"), "not found"),
+    ] {
+        let error = engine.collect([&path]).run().unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+    // Without its end nobody knows what it was: a list, as far as the name tells.
+    let report = engine.collect([cut("vectors.parquet", "cut.parquet")]).run().unwrap();
+    assert!(
+        lines(&report, &place)[0].contains("cut.parquet: no Parquet file that can be read"),
+        "{:?}",
+        report.skipped
+    );
+    engine.remove([place.path("cut.parquet")]).unwrap();
+    let other = tintype::Engine::open_or_create(
+        place.path("other"),
+        tintype::Encoder::declared(tintype::EmbeddingSpace::declared("x", 7)),
+    )
+    .unwrap();
+    let error = other.collect([fixture("f32.npy")]).run().unwrap_err().to_string();
+    assert!(error.contains("vectors of 49 numbers; this library has x of 7 numbers"), "{error}");
+    assert_eq!(engine.status().unwrap().photos + other.status().unwrap().photos, 0);
+    assert_eq!(engine.status().unwrap().sources, []);
+}
+
+#[test]
+fn a_vector_that_is_none_is_one_line() {
+    let place = Place::new();
+    let engine = declared(&place, DIM);
+    let report = engine.collect([fixture("nan.npy")]).run().unwrap();
+    assert_eq!(report.added, 8);
+    let paths: Vec<String> = report.skipped.iter().map(|skipped| skipped.path.display().to_string()).collect();
+    assert!(paths.len() == 2 && paths[0].ends_with("nan.npy#2") && paths[1].ends_with("nan.npy#4"), "{paths:?}");
+    let _ = lines(&report, &place);
+}

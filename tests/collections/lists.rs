@@ -1,0 +1,142 @@
+//! Lists of pictures, and captions beside pictures.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+
+use serde_json::json;
+use tintype::Download;
+
+use super::{Place, lines, picture};
+
+#[test]
+fn rows_of_a_list_are_pictures_with_metadata() {
+    let place = Place::new();
+    std::fs::create_dir(place.path("pictures")).unwrap();
+    for n in 0..4 {
+        std::fs::write(place.path(&format!("pictures/{n}.png")), picture(n)).unwrap();
+    }
+    let rows = "file_name,text,views,id\n0.png,a cat,10,007\n1.png,\"a dog, running\",20.5,x\n9.png,not there,1,y\n0.png,again,1,z\n";
+    std::fs::write(place.path("list.csv"), rows).unwrap();
+    let engine = place.engine();
+    let report = engine.collect([place.path("list.csv")]).images(place.path("pictures")).run().unwrap();
+    assert_eq!(report.added, 2);
+    let found = lines(&report, &place);
+    assert!(
+        found.len() == 2
+            && found[0].starts_with("pictures/0.png: an earlier row")
+            && found[1].starts_with("pictures/9.png: "),
+        "{found:?}"
+    );
+    let hits = engine.search("where:\"views > 15\"").run().unwrap();
+    assert_eq!((hits.len(), hits[0].record.caption.as_deref()), (1, Some("a dog, running")));
+    assert_eq!(
+        engine.metadata(&[hits[0].record.key]).unwrap()[0],
+        *json!({"file_name": "1.png", "views": 20.5, "id": "x"}).as_object().unwrap()
+    );
+    assert_eq!(engine.open_image(hits[0].record.key).unwrap(), picture(1));
+    assert!(!engine.status().unwrap().sources[0].complete, "a picture may come yet");
+
+    std::fs::write(place.path("pictures/9.png"), picture(9)).unwrap();
+    let report = engine.collect([place.path("list.csv")]).images(place.path("pictures")).run().unwrap();
+    assert_eq!((report.added, report.embedded), (1, 1));
+    assert!(engine.status().unwrap().sources[0].complete);
+
+    // A list that says something else of pictures that are as they were costs no embedding.
+    std::fs::write(place.path("list.csv"), rows.replace("a cat", "a tiger")).unwrap();
+    let report = engine.collect([place.path("list.csv")]).images(place.path("pictures")).run().unwrap();
+    assert_eq!((report.added, report.embedded), (0, 0));
+    assert_eq!(engine.search("text:tiger").run().unwrap().len(), 1);
+    assert_eq!(engine.search("text:cat").run().unwrap().len(), 0);
+    assert_eq!(place.encoder.pictures(), 3);
+}
+
+#[test]
+fn a_list_of_pictures_that_are_known_describes_them() {
+    let place = Place::new();
+    std::fs::create_dir(place.path("pictures")).unwrap();
+    std::fs::write(place.path("pictures/0.png"), picture(0)).unwrap();
+    std::fs::write(place.path("list.jsonl"), "{\"path\": \"pictures/0.png\", \"caption\": \"a cat\"}\n").unwrap();
+    let engine = place.engine();
+    engine.ingest([place.path("pictures")]).run().unwrap();
+    engine.collect([place.path("list.jsonl")]).run().unwrap();
+    assert_eq!(engine.search("text:cat").run().unwrap()[0].path, place.path("pictures/0.png"));
+    assert_eq!((place.encoder.pictures(), engine.status().unwrap().photos), (1, 1));
+}
+
+#[test]
+fn captions_beside_pictures_are_theirs_and_stay_up_to_date() {
+    let place = Place::new();
+    std::fs::create_dir(place.path("p")).unwrap();
+    std::fs::write(place.path("p/a.png"), picture(1)).unwrap();
+    std::fs::write(place.path("p/b.png"), picture(2)).unwrap();
+    std::fs::write(place.path("p/a.txt"), "a cat on a mat\n").unwrap();
+    std::fs::write(place.path("p/b.png.json"), "{\"caption\": \"a dog\", \"stars\": 4}").unwrap();
+    std::fs::write(place.path("p/notes.txt"), "nothing to do with a picture").unwrap();
+    let engine = place.engine();
+    let report = engine.ingest([place.path("p")]).run().unwrap();
+    assert_eq!((report.added, report.skipped.len()), (2, 0));
+    assert_eq!(engine.search("text:mat").run().unwrap()[0].path, place.path("p/a.png"));
+    assert_eq!(engine.search("text:dog where:\"stars = 4\"").run().unwrap()[0].path, place.path("p/b.png"));
+    std::fs::write(place.path("p/a.txt"), "a tiger in a tree").unwrap();
+    engine.ingest([place.path("p")]).run().unwrap();
+    assert_eq!(engine.search("text:tiger").run().unwrap().len(), 1);
+    assert_eq!(engine.search("text:mat").run().unwrap().len(), 0);
+    // A picture with a new content keeps what is said of it.
+    std::fs::write(place.path("p/a.png"), picture(3)).unwrap();
+    engine.ingest([place.path("p")]).run().unwrap();
+    assert_eq!(engine.search("text:tiger").run().unwrap().len(), 1);
+    assert_eq!(place.encoder.pictures(), 3);
+}
+
+/// Serves pictures by their number; `/7` is none.
+fn server() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = [0; 2048];
+            let read = stream.read(&mut request).unwrap();
+            let line = String::from_utf8_lossy(&request[..read]).into_owned();
+            let number = line.split(' ').nth(1).and_then(|path| path[1..].parse::<u64>().ok());
+            let (status, body) = match number {
+                Some(7) => ("200 OK", b"<html>".to_vec()),
+                Some(n) => ("200 OK", picture(n)),
+                None => ("404 Not Found", Vec::new()),
+            };
+            let head = format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
+            let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body));
+        }
+    });
+    format!("http://{address}")
+}
+
+#[test]
+fn pictures_of_the_web_are_fetched_only_when_that_is_asked_for() {
+    let place = Place::new();
+    let host = server();
+    let rows: String = (0..10)
+        .map(|n| format!("{}\n", json!({"url": format!("{host}/{n}"), "caption": format!("number {n}")})))
+        .collect();
+    std::fs::write(place.path("list.jsonl"), format!("{rows}{{\"url\": \"{host}/missing\"}}\n")).unwrap();
+    let engine = place.engine();
+    let list = place.path("list.jsonl");
+    let report = engine.collect([&list]).run().unwrap();
+    assert_eq!(
+        (report.added, lines(&report, &place)),
+        (0, vec!["list.jsonl: 11 pictures are on the web and were not fetched; --download fetches them".to_owned()])
+    );
+    let mut download = Download::default();
+    (download.connections, download.retries) = (3, 0);
+    let report = engine.collect([&list]).download(download).run().unwrap();
+    assert_eq!((report.added, report.skipped.len()), (0, 11));
+    assert!(lines(&report, &place).iter().all(|line| line.contains("private network")));
+    download.private_addresses = true;
+    let report = engine.collect([&list]).download(download).run().unwrap();
+    assert_eq!((report.added, report.skipped.len()), (9, 2), "{:?}", report.skipped);
+    let hit = engine.search("text:\"number 3\"").run().unwrap().remove(0);
+    assert_eq!(hit.path.to_str().unwrap(), format!("{host}/3"));
+    assert!(engine.open_image(hit.record.key).unwrap_err().to_string().contains("on the web"));
+    let again = engine.collect([&list]).download(download).run().unwrap();
+    assert_eq!((again.added, again.bytes), (0, 0));
+}

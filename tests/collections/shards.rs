@@ -1,0 +1,213 @@
+//! Tars in the layout of webdataset.
+
+use std::cell::Cell;
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+
+use serde_json::json;
+use tintype::{CollectionPart, Engine, Error, Query, Ranking, SourceKind};
+
+use super::{Place, lines, picture};
+
+fn write(path: &Path, members: &[(String, Vec<u8>)]) {
+    let mut tar = tar::Builder::new(Vec::new());
+    for (name, bytes) in members {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mtime(1_700_000_000);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, name, bytes.as_slice()).unwrap();
+    }
+    let bytes = tar.into_inner().unwrap();
+    let mut file = File::create(path).unwrap();
+    if path.to_str().unwrap().ends_with("gz") {
+        let mut packed = flate2::write::GzEncoder::new(file, flate2::Compression::fast());
+        packed.write_all(&bytes).unwrap();
+        packed.finish().unwrap();
+    } else {
+        file.write_all(&bytes).unwrap();
+    }
+}
+
+fn samples(seeds: std::ops::Range<u64>) -> Vec<(String, Vec<u8>)> {
+    let sample = |seed: u64| {
+        let about = json!({"key": format!("{seed:05}"), "width": 24 * seed, "NSFW": if seed.is_multiple_of(2) { "UNLIKELY" } else { "UNSURE" }});
+        [
+            (format!("{seed:05}.jpg"), picture(seed)),
+            (format!("{seed:05}.txt"), format!("caption {seed} \n").into_bytes()),
+            (format!("{seed:05}.json"), about.to_string().into_bytes()),
+        ]
+    };
+    seeds.flat_map(sample).collect()
+}
+
+fn whole(engine: &Engine, photos: u64) {
+    let report = engine.verify().unwrap();
+    assert!(report.is_clean() && report.orphans == 0, "{report:?}");
+    assert_eq!((engine.status().unwrap().photos, report.index.vectors), (photos, photos));
+}
+
+#[test]
+fn shards_are_taken_in_with_all_they_say() {
+    let place = Place::new();
+    write(&place.path("0.tar"), &samples(0..10));
+    write(&place.path("1.tar.gz"), &samples(10..20));
+    let engine = place.engine();
+    let report = engine.collect([place.path("0.tar"), place.path("1.tar.gz")]).run().unwrap();
+    assert_eq!((report.added, report.embedded, lines(&report, &place)), (20, 20, vec![]));
+    whole(&engine, 20);
+    for (shard, seed) in [("0.tar", 7), ("1.tar.gz", 13)] {
+        let record = engine.record(place.path(&format!("{shard}!{seed:05}.jpg"))).unwrap().unwrap();
+        assert_eq!((record.caption.as_deref(), record.width), (Some(format!("caption {seed}").as_str()), 24));
+        assert_eq!(engine.open_image(record.key).unwrap(), picture(seed), "{shard}");
+        let about = engine.metadata(&[record.key]).unwrap().remove(0);
+        assert_eq!((&about["width"], &about["key"]), (&json!(24 * seed), &json!(format!("{seed:05}"))));
+    }
+    let found = engine.search("where:\"width > 400 and NSFW = 'UNLIKELY'\"").run().unwrap();
+    assert_eq!(found.len(), 1, "only 18 of 17, 18, 19 is even");
+    let found = engine.search("text:\"caption 5\"").run().unwrap();
+    assert_eq!(found[0].path, place.path("0.tar!00005.jpg"));
+    let sources = engine.status().unwrap().sources;
+    assert!(sources.iter().all(|source| source.complete && source.items == 10 && source.kind == SourceKind::Tar));
+
+    let again = engine.collect([place.path("0.tar"), place.path("1.tar.gz")]).run().unwrap();
+    assert_eq!((again.added, again.embedded, again.bytes), (0, 0, 0), "a complete shard is not even opened");
+    assert_eq!(engine.remove([place.path("0.tar")]).unwrap(), 10);
+    whole(&engine, 10);
+}
+
+#[test]
+fn an_interrupted_run_goes_on_where_it_was() {
+    let place = Place::new();
+    write(&place.path("0.tar"), &samples(0..300));
+    let engine = place.engine();
+    let asked = Cell::new(0);
+    let stop = || {
+        asked.set(asked.get() + 1);
+        std::thread::sleep(std::time::Duration::from_millis(1));
+        place.encoder.pictures() >= 64
+    };
+    let stopped = engine.collect([place.path("0.tar")]).threads(1).cancel(stop).run();
+    if let Err(error) = stopped {
+        assert!(matches!(error, Error::Cancelled), "{error}");
+        assert!(!engine.status().unwrap().sources[0].complete);
+    }
+    let report = engine.collect([place.path("0.tar")]).run().unwrap();
+    assert!(report.skipped.is_empty());
+    whole(&engine, 300);
+    assert!(engine.status().unwrap().sources[0].complete);
+}
+
+#[test]
+fn a_shard_that_changed_is_read_again_and_embeds_only_what_is_new() {
+    let place = Place::new();
+    let shard = place.path("0.tar");
+    write(&shard, &samples(0..10));
+    let engine = place.engine();
+    engine.collect([&shard]).run().unwrap();
+    let mut changed = samples(2..12);
+    changed.insert(0, ("00001.txt".to_owned(), b"no picture here".to_vec()));
+    changed.insert(0, ("zzz.cls".to_owned(), b"7".to_vec()));
+    write(&shard, &changed);
+    let report = engine.collect([&shard]).run().unwrap();
+    assert_eq!((report.added, report.embedded, report.gone), (2, 2, 2));
+    let record = engine.record(place.path("0.tar!00005.jpg")).unwrap().unwrap();
+    assert_eq!(engine.open_image(record.key).unwrap(), picture(5), "it is elsewhere in the shard now");
+    assert_eq!(engine.status().unwrap().photos, 10);
+}
+
+#[test]
+fn damage_costs_what_is_damaged_and_nothing_else() {
+    let place = Place::new();
+    let mut members = samples(0..6);
+    members[3].1 = b"this is no picture".to_vec();
+    members[8].1 = b"{no json".to_vec();
+    members.push(("00000.jpg".to_owned(), picture(99)));
+    write(&place.path("bad.tar"), &members);
+    for name in ["cut.tar", "cut.tar.gz"] {
+        write(&place.path(name), &samples(10..40));
+        let bytes = std::fs::read(place.path(name)).unwrap();
+        std::fs::write(place.path(name), &bytes[..bytes.len() / 2]).unwrap();
+    }
+    std::fs::write(place.path("none.tar"), b"x".repeat(2000)).unwrap();
+    let engine = place.engine();
+    let names = ["bad.tar", "cut.tar", "cut.tar.gz", "none.tar"];
+    let report = engine.collect(names.map(|name| place.path(name))).run().unwrap();
+    let lines = lines(&report, &place);
+    for expected in [
+        "not a readable picture: its content is no picture",
+        "bad.tar!00002.json: no JSON",
+        "bad.tar!00000.jpg: a sample of this name came before",
+        "cut.tar: damaged or cut off behind ",
+        "cut.tar.gz: damaged or cut off behind ",
+        "none.tar: no tar that can be read",
+    ] {
+        assert!(lines.iter().any(|line| line.starts_with(expected)), "{expected}: {lines:#?}");
+    }
+    assert_eq!(lines.len(), 6, "{lines:#?}");
+    let sources = engine.status().unwrap().sources;
+    let items: Vec<(u64, bool)> = sources.iter().map(|source| (source.items, source.complete)).collect();
+    assert_eq!(items[0], (5, true));
+    assert!(items[1].0 > 5 && !items[1].1 && items[2].0 > 3 && !items[2].1 && items[3] == (0, false), "{items:?}");
+    let mended = place.path("cut.tar");
+    write(&mended, &samples(10..40));
+    let report = engine.collect([&mended]).run().unwrap();
+    assert_eq!((report.added + items[1].0, report.skipped.len()), (30, 0));
+}
+
+#[test]
+fn parts_are_disjoint_and_make_the_whole() {
+    let place = Place::new();
+    let shards: Vec<_> = (0..3_u64).map(|n| place.path(&format!("{n}.tar"))).collect();
+    for (n, shard) in shards.iter().enumerate() {
+        write(shard, &samples(n as u64 * 10..n as u64 * 10 + 10));
+    }
+    for (count, paths) in [(2, &shards[..]), (4, &shards[..1])] {
+        let mut all = Vec::new();
+        for index in 0..count {
+            let engine = place.library(&format!("{count}-{index}"));
+            engine.collect(paths).part(CollectionPart::new(index, count).unwrap()).run().unwrap();
+            all.extend(engine.search(Query::all()).limit(100).run().unwrap().into_iter().map(|hit| hit.path));
+        }
+        let found = all.len();
+        all.sort();
+        all.dedup();
+        assert_eq!((all.len(), found), (paths.len() * 10, paths.len() * 10));
+    }
+    assert!(CollectionPart::new(2, 2).is_none());
+}
+
+#[test]
+fn captions_rank_by_meaning_by_words_and_together() {
+    let place = Place::new();
+    let colours = ["red", "green", "blue", "white"];
+    let members: Vec<(String, Vec<u8>)> = (0..4)
+        .flat_map(|n| {
+            [
+                (format!("{n}.png"), picture(n)),
+                (format!("{n}.txt"), format!("a {} thing", colours[n as usize]).into_bytes()),
+            ]
+        })
+        .collect();
+    write(&place.path("0.tar"), &members);
+    let engine = place.engine();
+    engine.collect([place.path("0.tar")]).run().unwrap();
+    let error = engine.search("green").ranking(Ranking::Caption).run().unwrap_err().to_string();
+    assert!(error.contains("--captions"), "{error}");
+    assert_eq!(engine.embed_captions().run().unwrap(), 4);
+    assert_eq!(engine.embed_captions().run().unwrap(), 0);
+    assert_eq!(engine.status().unwrap().caption_vectors, 4);
+    let best = |ranking| engine.search("green").ranking(ranking).limit(1).run().unwrap().remove(0);
+    let by_caption = best(Ranking::Caption);
+    assert_eq!(by_caption.path, place.path("0.tar!1.png"));
+    assert!(by_caption.score > 0.99);
+    assert_eq!(best(Ranking::Words).path, place.path("0.tar!1.png"));
+    assert_eq!(best(Ranking::Hybrid).path, place.path("0.tar!1.png"));
+    let words = engine.search("green blue").ranking(Ranking::Words).run().unwrap();
+    assert_eq!(words.len(), 2, "only photos with one of the words");
+    let hybrid = engine.search("green where:\"caption like '%red%'\"").ranking(Ranking::Hybrid).run().unwrap();
+    assert_eq!(hybrid.len(), 1, "filters hold for every ranking");
+    engine.remove([place.path("0.tar")]).unwrap();
+    assert_eq!(engine.status().unwrap().caption_vectors, 0);
+}
