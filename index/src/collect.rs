@@ -451,7 +451,9 @@ pub(crate) fn rescore(
         let records = segment.records();
         if best.len() >= k {
             let error = records.error(candidate.row);
-            let lost = (work.query.length * error).hypot(work.query.error * segment.footer.reach);
+            // Not `hypot`, which is a call: none of these overflows.
+            let (own, other) = (work.query.length * error, work.query.error * segment.footer.reach);
+            let lost = (own * own + other * other).sqrt();
             let doubt = DOUBT * segment.encoding.factor() * lost / (query.len() as f32).sqrt();
             let doubt = if proven { 0.0 } else { doubt };
             if best.peek().is_some_and(|least| candidate.score + doubt < least.0.0) {

@@ -78,17 +78,29 @@ pub(crate) struct Width {
     pub(crate) keep: usize,
 }
 
+/// Room for the links of one place.
+struct Room(Links);
+
+impl Default for Room {
+    fn default() -> Room {
+        Room([0; MOST_LINKS])
+    }
+}
+
 /// What a walk needs besides the graph; kept between walks so that none allocates.
 #[derive(Default)]
 pub(crate) struct Scratch {
     /// One bit per place; all zero between walks but for those of `seen_places` and the bits beyond the last place.
     seen: Vec<u64>,
-    /// Places in the order in which they were seen.
+    /// Places in the order in which they were seen, in the front; what follows is room.
     seen_places: Vec<u32>,
+    /// How many there are.
+    seen_count: usize,
     /// Words of `seen` in use.
     words: usize,
     /// Score and place, best first; after a walk, the answer.
     pub(crate) pool: Vec<(f32, u32)>,
+    links: Room,
     rows: Vec<u32>,
     scores: Vec<f32>,
     /// Distances computed since the caller last set it to zero.
@@ -98,15 +110,14 @@ pub(crate) struct Scratch {
 impl Scratch {
     /// Forgets the last walk, and gets ready for one through so many places from this one.
     fn reset(&mut self, size: u32, entry: u32) {
-        if self.seen_places.len() < self.words {
-            self.seen_places.iter().for_each(|&place| self.seen[place as usize / 64] = 0);
+        if self.seen_count < self.words {
+            self.seen_places[..self.seen_count].iter().for_each(|&place| self.seen[place as usize / 64] = 0);
         } else {
             self.seen[..self.words].fill(0);
         }
         if let Some(last) = self.words.checked_sub(1) {
             self.seen[last] = 0;
         }
-        self.seen_places.clear();
         self.pool.clear();
         self.words = (size as usize).div_ceil(64);
         if self.seen.len() < self.words {
@@ -119,7 +130,17 @@ impl Scratch {
             self.seen[last] = u64::MAX << (size % 64);
         }
         self.seen[entry as usize / 64] |= 1 << (entry % 64);
-        self.seen_places.push(entry);
+        self.make_room(0);
+        self.seen_places[0] = entry;
+        self.seen_count = 1;
+    }
+
+    /// Makes room for the links of one place more.
+    #[inline(always)]
+    fn make_room(&mut self, start: usize) {
+        if self.seen_places.len() < start + MOST_LINKS {
+            self.seen_places.resize(2 * (start + MOST_LINKS), 0);
+        }
     }
 
     /// Collects the links of a place that were not seen, fetches and scores them: `scores` are those of the places that are
@@ -133,23 +154,23 @@ impl Scratch {
         place: u32,
     ) -> Result<(&[u32], &[f32], &mut Vec<(f32, u32)>)> {
         let records = level.records();
-        let mut links = [0; MOST_LINKS];
-        let count = level.links(place, &mut links);
-        let start = self.seen_places.len();
-        self.seen_places.resize(start + MOST_LINKS, 0);
+        let links = &mut self.links.0;
+        let count = level.links(place, links);
+        let start = self.seen_count;
+        self.make_room(start);
         let seen = &mut self.seen[..self.words];
-        let room: &mut Links = (&mut self.seen_places[start..]).try_into().expect("just made so long");
+        let room = &mut self.seen_places[start..start + MOST_LINKS];
         let mut new = 0;
-        for &link in &links[..count] {
+        for &link in &self.links.0[..count] {
             let Some(word) = seen.get_mut(link as usize / 64) else { continue };
             // Whether a link was seen is as good as random: no branch depends on it.
             let bit = 1 << (link % 64);
-            room[new % MOST_LINKS] = link;
+            room[new] = link;
             new += usize::from(*word & bit == 0);
             *word |= bit;
         }
-        self.seen_places.truncate(start + new);
-        let places = &self.seen_places[start..];
+        self.seen_count = start + new;
+        let places = &self.seen_places[start..start + new];
         self.rows.clear();
         let rows = level.rows(places, &mut self.rows);
         rows.iter().for_each(|&row| prefetch(&records.record(row)[..records.shape.code + Shape::ERROR]));
@@ -227,9 +248,7 @@ pub(crate) fn beam<L: Level>(
                 }
                 pool.pop();
             }
-            let to = pool.partition_point(|entry| entry.0 >= score);
-            pool.insert(to, (score, place));
-            first = first.min(to);
+            first = first.min(insert(pool, (score, place)));
         }
         at = first.min(at + 1);
         if let Some(next) = pool.get(at) {
@@ -238,6 +257,29 @@ pub(crate) fn beam<L: Level>(
     }
     scratch.pool.iter_mut().for_each(|entry| entry.1 &= !EXPANDED);
     Ok(())
+}
+
+/// Pools up to this size are searched and shifted in one go from the end, which is faster than two calls for each.
+const SHORT: usize = 48;
+
+/// Inserts behind all entries that are at least as good; returns where.
+#[inline(always)]
+fn insert(pool: &mut Vec<(f32, u32)>, entry: (f32, u32)) -> usize {
+    if pool.len() > SHORT {
+        let to = pool.partition_point(|other| other.0 >= entry.0);
+        pool.insert(to, entry);
+        return to;
+    }
+    let mut to = pool.len();
+    pool.push(entry);
+    while let Some(before) = to.checked_sub(1)
+        && !(pool[before].0 >= entry.0)
+    {
+        pool[to] = pool[before];
+        to = before;
+    }
+    pool[to] = entry;
+    to
 }
 
 /// A frontier entry, ordered by score.
@@ -299,8 +341,7 @@ pub(crate) fn beam_accepting<L: Level>(
                 if full {
                     pool.pop();
                 }
-                let to = pool.partition_point(|entry| entry.0 >= score);
-                pool.insert(to, (score, place));
+                insert(pool, (score, place));
             }
         }
     }
