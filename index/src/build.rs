@@ -329,7 +329,7 @@ impl<'a> Graph<'a> {
         &self,
         at: At,
         query: &CodeQuery,
-        ef: usize,
+        width: Width,
         stands: &dyn Fn(u32) -> bool,
         start: u32,
         scratch: &mut Scratch,
@@ -345,18 +345,17 @@ impl<'a> Graph<'a> {
             entry = Some(upper.down[place as usize]);
         }
         let entry = entry.filter(|&e| stands(e)).unwrap_or(start);
-        let ef = Width { open: ef, keep: ef };
         match at {
             At::Upper(level) => {
-                beam(&UpperLevel(&self.uppers[level], records), &self.kernels, query, entry, ef, scratch)
+                beam(&UpperLevel(&self.uppers[level], records), &self.kernels, query, entry, width, scratch)
             }
-            At::Ground => beam(&Ground(records), &self.kernels, query, entry, ef, scratch),
+            At::Ground => beam(&Ground(records), &self.kernels, query, entry, width, scratch),
         }
     }
 
-    /// Walks from the top; leaves the nearest `ef` rows in the pool.
-    pub(crate) fn walk(&self, query: &CodeQuery, ef: usize, scratch: &mut Scratch) -> Result<()> {
-        self.find(At::Ground, query, ef, &|_| true, 0, scratch)
+    /// Walks from the top; leaves the nearest rows in the pool.
+    pub(crate) fn walk(&self, query: &CodeQuery, width: Width, scratch: &mut Scratch) -> Result<()> {
+        self.find(At::Ground, query, width, &|_| true, 0, scratch)
     }
 
     /// Inserts the places that do not stand yet into a level, in batches.
@@ -411,7 +410,7 @@ impl<'a> Graph<'a> {
         let search = |work: &mut (Scratch, CodeQuery), &place: &u32| -> Result<Vec<u32>> {
             let (scratch, query) = work;
             graph.query_of(graph.row_at(at, place), query);
-            graph.find(at, query, ef, &|p| standing[p as usize], start, scratch)?;
+            graph.find(at, query, Width { open: ef, keep: ef }, &|p| standing[p as usize], start, scratch)?;
             let mut links = Vec::with_capacity(graph.room(at));
             graph.select(at, place, &scratch.pool, &mut links);
             Ok(links)

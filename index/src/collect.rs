@@ -52,12 +52,10 @@ pub(crate) struct Work {
 pub(crate) type Passes<'a> = &'a (dyn Fn(Key) -> bool + 'a);
 
 /// Which rows a scan looks at.
-#[derive(Clone, Copy)]
-pub(crate) enum Rows<'a> {
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rows {
     /// All that are not removed.
     All,
-    /// Those whose key passes.
-    Passing(Passes<'a>),
     /// The rows in [`Work::listed`], which are known to pass.
     Listed,
 }
@@ -215,7 +213,7 @@ pub(crate) fn walk(
 fn scan_chunks(
     part: &Part,
     kernels: &Kernels,
-    among: Rows<'_>,
+    among: Rows,
     work: &mut Work,
     mut each: impl FnMut(&[u32], &[f32], &mut Vec<(f32, u32)>),
 ) -> Result<()> {
@@ -236,11 +234,7 @@ fn scan_chunks(
         let end = records.count.min(start + CHUNK as u32);
         segment.check_records(start..end)?;
         work.rows.clear();
-        let live = (start..end).filter(|&row| !part.removed.contains(row));
-        match among {
-            Rows::Passing(passes) => work.rows.extend(live.filter(|&row| passes(records.key(row)))),
-            _ => work.rows.extend(live),
-        }
+        work.rows.extend((start..end).filter(|&row| !part.removed.contains(row)));
         kernels.scores(&work.query.codes, &records, &work.rows, &mut work.scores);
         each(&work.rows, &work.scores, &mut work.best);
         start = end;
@@ -256,7 +250,7 @@ fn descending(a: &(f32, u32), b: &(f32, u32)) -> Ordering {
 pub(crate) fn scan(
     (at, part): (u32, &Part),
     kernels: &Kernels,
-    among: Rows<'_>,
+    among: Rows,
     width: usize,
     work: &mut Work,
 ) -> Result<()> {
@@ -288,7 +282,7 @@ pub(crate) fn scan(
 pub(crate) fn scan_proven(
     (at, part): (u32, &Part),
     kernels: &Kernels,
-    among: Rows<'_>,
+    among: Rows,
     k: usize,
     work: &mut Work,
 ) -> Result<()> {

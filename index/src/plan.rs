@@ -30,8 +30,9 @@ const LOOK_UP: usize = 30;
 /// a handful, of 1,203 CLIP texts all do.
 const ELSEWHERE: f32 = 4.2;
 
-/// Share of the allowed misses that is planned for, with queries like the rows.
-const CAUTION: f32 = 0.7;
+/// Share of the allowed misses that is planned for. Real queries are a little harder than those that the graph was measured with:
+/// planned without caution, 0.95 came out as 0.94 on CLIP texts, and between 0.93 and 0.96 on CLIP images, by which were left out.
+const CAUTION: f32 = 0.8;
 
 /// What to do with a part.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -49,8 +50,7 @@ pub(crate) fn width(part: &Part, recall: f32, bias: f32) -> Option<usize> {
     let footer = &part.segment.footer;
     let elsewhere = bias < footer.bias_mean - ELSEWHERE * footer.bias_deviation;
     let measured = &footer.recall[usize::from(elsewhere)];
-    // Real queries are a little harder than those that the graph was measured with: 0.95 came out as 0.936 on CLIP images.
-    let recall = if elsewhere { recall } else { 1.0 - (1.0 - recall) * CAUTION };
+    let recall = 1.0 - (1.0 - recall) * CAUTION;
     let at = measured.iter().position(|&r| r >= recall)?;
     let Some(before) = at.checked_sub(1) else { return Some(CALIBRATED_EF[0]) };
     // Between two measured widths recall grows about with the logarithm of the width.

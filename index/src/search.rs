@@ -7,21 +7,70 @@ use rayon::prelude::*;
 use crate::Key;
 use crate::collect::{self, Neighbor, Passes, Rows, Work};
 use crate::error::{Error, Result};
+use crate::format::KEY_ENTRY;
 use crate::keys::KeySet;
 use crate::plan::{Plan, Target, listing_pays, plan};
 use crate::reader::Reader;
-use crate::segment::Part;
+use crate::segment::{Part, key_and_row};
+
+/// A closure over keys that can be asked about one key or about a whole table of them. The loop over the table is compiled together
+/// with the closure, so that asking it about every key costs about as much as reading them: that is what a selective filter needs.
+trait Pass: Send + Sync {
+    fn one(&self, key: Key) -> bool;
+    /// Appends the rows whose keys pass.
+    fn list(&self, table: &[[u8; KEY_ENTRY]], rows: &mut Vec<u32>);
+}
+
+impl<F: Fn(Key) -> bool + Send + Sync> Pass for F {
+    fn one(&self, key: Key) -> bool {
+        self(key)
+    }
+
+    fn list(&self, table: &[[u8; KEY_ENTRY]], rows: &mut Vec<u32>) {
+        let mut many = false;
+        for entries in table.chunks(ASKED as usize) {
+            let start = rows.len();
+            if many {
+                // Which ones pass is as good as random: no branch depends on it.
+                rows.resize(start + entries.len(), 0);
+                let room = &mut rows[start..];
+                let mut passed = 0;
+                for entry in entries {
+                    let (key, row) = key_and_row(entry);
+                    room[passed] = row;
+                    passed += usize::from(self(key));
+                }
+                rows.truncate(start + passed);
+            } else {
+                for entry in entries {
+                    let (key, row) = key_and_row(entry);
+                    if self(key) {
+                        rows.push(row);
+                    }
+                }
+            }
+            many = rows.len() - start > entries.len() / 16;
+        }
+    }
+}
 
 enum Filter<'a> {
-    Closure(Box<dyn Fn(Key) -> bool + Send + Sync + 'a>),
+    Closure(Box<dyn Pass + 'a>),
     Among(&'a KeySet),
 }
 
 impl Filter<'_> {
     fn passes(&self, key: Key) -> bool {
         match self {
-            Filter::Closure(closure) => closure(key),
+            Filter::Closure(closure) => closure.one(key),
             Filter::Among(set) => set.contains(key),
+        }
+    }
+
+    fn list(&self, table: &[[u8; KEY_ENTRY]], rows: &mut Vec<u32>) {
+        match self {
+            Filter::Closure(closure) => closure.list(table, rows),
+            Filter::Among(set) => (|key| set.contains(key)).list(table, rows),
         }
     }
 }
@@ -84,7 +133,7 @@ impl Request<'_> {
                 part.segment.encoding.query(query, &mut work.query);
                 centre = part.segment.encoding.centre();
             }
-            let mut among = gather.map_or(Rows::All, Rows::Passing);
+            let mut rows = Rows::All;
             if let Some(Filter::Among(set)) = self.filter
                 && listing_pays(part, set.len())
             {
@@ -92,25 +141,34 @@ impl Request<'_> {
                 for key in set.iter().filter(|&key| self.without != Some(key)) {
                     work.listed.extend(part.find(key)?);
                 }
-                among = Rows::Listed;
+                rows = Rows::Listed;
             }
-            if target == Target::Exact {
-                collect::scan_proven((at, part), kernels, among, wanted, work)?;
+            let mut walked = false;
+            if target != Target::Exact {
+                let passing = match (rows, gather) {
+                    (Rows::Listed, _) => work.listed.len() as f32 / part.segment.count() as f32,
+                    (_, Some(passes)) => passing(part, passes)?,
+                    _ => part.live() as f32 / part.segment.count() as f32,
+                };
+                let bias = work.query.codes.offset - part.segment.encoding.constant();
+                let asks = rows == Rows::All && self.filter.is_some();
+                if let Plan::Walk { ef, budget } = plan(part, target, wanted, passing, asks, bias) {
+                    walked = collect::walk((at, part), kernels, gather, (ef, budget, width), work)?;
+                }
+            }
+            if walked {
                 continue;
             }
-            let passing = match (among, gather) {
-                (Rows::Listed, _) => work.listed.len() as f32 / part.segment.count() as f32,
-                (_, Some(passes)) => passing(part, passes)?,
-                _ => part.live() as f32 / part.segment.count() as f32,
-            };
-            let bias = work.query.codes.offset - part.segment.encoding.constant();
-            let asks = matches!(among, Rows::Passing(_));
-            let walked = match plan(part, target, wanted, passing, asks, bias) {
-                Plan::Walk { ef, budget } => collect::walk((at, part), kernels, gather, (ef, budget, width), work)?,
-                Plan::Scan => false,
-            };
-            if !walked {
-                collect::scan((at, part), kernels, among, width, work)?;
+            if let Some(filter) = &self.filter
+                && rows == Rows::All
+            {
+                self.list(part, filter, &mut work.listed)?;
+                rows = Rows::Listed;
+            }
+            if target == Target::Exact {
+                collect::scan_proven((at, part), kernels, rows, wanted, work)?;
+            } else {
+                collect::scan((at, part), kernels, rows, width, work)?;
             }
         }
         if let (None, Some(without)) = (&self.filter, self.without) {
@@ -118,16 +176,30 @@ impl Request<'_> {
         }
         collect::rescore(parts, kernels, query, k, target == Target::Exact, work)
     }
+
+    /// The rows of a part that may be found.
+    fn list(&self, part: &Part, filter: &Filter<'_>, rows: &mut Vec<u32>) -> Result<()> {
+        rows.clear();
+        filter.list(part.segment.key_table()?, rows);
+        if part.removed.count() > 0 {
+            rows.retain(|&row| !part.removed.contains(row));
+        }
+        if let Some(row) = self.without.map(|key| part.segment.find(key)).transpose()?.flatten() {
+            rows.retain(|&other| other != row);
+        }
+        part.segment.check_inside(rows)
+    }
 }
 
-/// The share of a part's rows that may be found, from a sample.
+/// The share of a part's rows that may be found, from a sample. Keys are read from the key table, where they lie close together.
 fn passing(part: &Part, passes: Passes<'_>) -> Result<f32> {
-    let count = part.segment.count();
-    let step = (count / ASKED).max(1);
+    let table = part.segment.key_table()?;
+    let step = (table.len() / ASKED as usize).max(1);
     let (mut asked, mut passed) = (0u32, 0u32);
-    for row in (0..count).step_by(step as usize) {
+    for entry in table.iter().step_by(step) {
+        let (key, row) = key_and_row(entry);
         asked += 1;
-        passed += u32::from(!part.removed.contains(row) && passes(part.segment.key(row)?));
+        passed += u32::from(!part.removed.contains(row) && passes(key));
     }
     Ok(passed as f32 / asked.max(1) as f32)
 }

@@ -142,19 +142,28 @@ impl Segment {
         Ok(self.records().key(row))
     }
 
+    /// The key table, checked: sorted by key. Its rows may lie outside ([`Segment::check_inside`]).
+    pub(crate) fn key_table(&self) -> Result<&[[u8; KEY_ENTRY]]> {
+        let bytes = self.file.get(self.layout.keys..self.layout.keys + self.footer.count as usize * KEY_ENTRY)?;
+        Ok(bytes.as_chunks().0)
+    }
+
+    /// Refuses rows that the segment has not.
+    pub(crate) fn check_inside(&self, rows: &[u32]) -> Result<()> {
+        let most = rows.iter().fold(0, |most, &row| most.max(row));
+        if most < self.footer.count { Ok(()) } else { Err(self.misplaced(most)) }
+    }
+
+    fn misplaced(&self, row: u32) -> Error {
+        Error::corrupt(self.file.path(), format!("the key table names row {row} of {}", self.footer.count))
+    }
+
     /// An entry of the key table, which is sorted by key.
     pub(crate) fn key_entry(&self, at: u32) -> Result<(Key, u32)> {
         let start = self.layout.keys + at as usize * KEY_ENTRY;
         let bytes = self.file.get(start..start + KEY_ENTRY)?;
-        let (key, row) = bytes.split_at(8);
-        let row = u32::from_le_bytes(row.try_into().expect("four bytes"));
-        if row >= self.footer.count {
-            return Err(Error::corrupt(
-                self.file.path(),
-                format!("the key table names row {row} of {}", self.footer.count),
-            ));
-        }
-        Ok((Key::from_le_bytes(key.try_into().expect("eight bytes")), row))
+        let (key, row) = key_and_row(bytes.try_into().expect("as long as an entry"));
+        if row < self.footer.count { Ok((key, row)) } else { Err(self.misplaced(row)) }
     }
 
     /// The row that has this key. A key occurs once in a segment.
@@ -217,6 +226,13 @@ impl Segment {
     pub(crate) fn verify_bytes(&self) -> Vec<Error> {
         self.file.verify()
     }
+}
+
+/// An entry of the key table.
+#[inline(always)]
+pub(crate) fn key_and_row(entry: &[u8; KEY_ENTRY]) -> (Key, u32) {
+    let [a, b, c, d, e, f, g, h, row @ ..] = *entry;
+    (Key::from_le_bytes([a, b, c, d, e, f, g, h]), u32::from_le_bytes(row))
 }
 
 /// A node above level 0: its row, its place one level below, its links as places in its own level.

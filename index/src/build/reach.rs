@@ -6,7 +6,7 @@
 
 use super::{At, Graph};
 use crate::error::Result;
-use crate::graph::Scratch;
+use crate::graph::{Scratch, Width};
 use crate::kernel::CodeQuery;
 use crate::vectors::NONE;
 
@@ -48,6 +48,7 @@ impl Graph<'_> {
         // Descents land on nodes of the lowest upper level.
         let mut open = self.uppers.last().map_or(vec![first as u32], |upper| upper.rows.clone());
         let start = open[0];
+        let width = Width { open: self.ef, keep: self.ef };
         open.iter().for_each(|&row| paths.0[row as usize] = ENTRY);
         let (mut links, mut scratch, mut query) = (Vec::new(), Scratch::default(), CodeQuery::default());
         let mut next = 0;
@@ -61,7 +62,7 @@ impl Graph<'_> {
             next += lost;
             let lost = next as u32;
             self.query_of(self.row_at(At::Ground, lost), &mut query);
-            self.find(At::Ground, &query, self.ef, &|_| true, start, &mut scratch)?;
+            self.find(At::Ground, &query, width, &|_| true, start, &mut scratch)?;
             let near = || scratch.pool.iter().map(|p| p.1).filter(|&p| p != lost && paths.reaches(p));
             let all = || (0..count).filter(|&p| paths.reaches(p));
             let room = self.room(At::Ground);
