@@ -36,10 +36,12 @@ pub enum Error {
         reason: String,
     },
     /// A picture whose decoder gave up.
-    #[error("damaged {format} file: {source}")]
+    #[error("damaged {format} file: {reason}")]
     DamagedImage {
         /// The format's usual name, such as `PNG`.
         format: &'static str,
+        /// What is wrong, in plain words.
+        reason: &'static str,
         /// What the decoder said.
         source: Source,
     },

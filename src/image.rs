@@ -10,6 +10,7 @@ pub mod metadata;
 pub mod orientation;
 mod pixels;
 pub mod preprocess;
+mod reduction;
 mod resample;
 pub mod thumbnail;
 

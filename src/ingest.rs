@@ -10,9 +10,9 @@
 //! Each commit is one of the index and then one of the catalog, every few seconds: whatever ends the process loses what came
 //! after the last commit, and nothing else. The next run finds those files new and takes them in.
 //!
-//! Memory is bounded, whatever the photos: file bytes being read by [`budget::FILE_BYTES`] and decoded pixels by
-//! [`budget::PIXELS`] over all threads together (a single photo may exceed either; it then waits until it is alone), and beside
-//! that about 80 bytes per file that the library knows.
+//! Memory is bounded, whatever the photos: file bytes being read by [`budget::FILE_BYTES`] and what decoders make of them by
+//! [`budget::DECODED_BYTES`] over all threads together (a single photo may exceed either; it then waits until it is alone),
+//! 576 MiB in all, beside the encoder's own and about 80 bytes per file that the library knows.
 
 mod absent;
 mod budget;

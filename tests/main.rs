@@ -17,5 +17,6 @@ mod image;
 mod ingest;
 mod layering;
 mod model;
+mod photos;
 mod query;
 mod search;

@@ -21,9 +21,13 @@ use ::image::codecs::qoi::QoiDecoder;
 use ::image::{ColorType, ImageDecoder};
 
 use super::pixels::{Palette, Pixels};
-use super::{Format, Orientation, metadata};
+use super::reduction::reduction;
+use super::{Format, Orientation, Preprocess, metadata};
 use crate::error::Source;
 use crate::{Error, Result};
+
+/// Memory that decoders other than JPEG's take per pixel: its four bytes twice, or eight of a deep picture.
+const BYTES_PER_PIXEL: u64 = 8;
 
 /// How to decode.
 #[derive(Clone, Debug)]
@@ -34,11 +38,15 @@ pub struct DecodeOptions {
     pub orient: bool,
     /// Refuse pictures with more pixels than this.
     pub max_pixels: u64,
+    /// Cut greys of more than eight bits off at 255, as Pillow's conversion to RGB does. Off by default; evaluators turn it on.
+    /// Models have hardly seen such pictures: what that makes of a scan or an X-ray is a white page. Instead the model sees what
+    /// a thumbnail shows: the upper eight of sixteen bits, or the range that the picture uses.
+    pub clip_deep: bool,
 }
 
 impl Default for DecodeOptions {
     fn default() -> Self {
-        Self { orient: true, max_pixels: 512_000_000 }
+        Self { orient: true, max_pixels: 512_000_000, clip_deep: false }
     }
 }
 
@@ -49,6 +57,8 @@ pub struct Photo {
     pixels: Pixels,
     /// Width and height as stored.
     stored: (u32, u32),
+    /// Pixels of the file, along each axis, per pixel in hand.
+    reduction: u32,
     orientation: Orientation,
 }
 
@@ -62,11 +72,53 @@ impl Photo {
     /// - [`Error::ImageTooLarge`] for more pixels than `options.max_pixels`, before memory is taken for them.
     /// - [`Error::BadImage`] for bytes that are no picture, [`Error::DamagedImage`] for those that a decoder gave up on.
     pub fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<Photo> {
+        Photo::reduced(bytes, options, &|_| 1)
+    }
+
+    /// Decodes no more of a picture than a model needs: a large JPEG at a half, a quarter or an eighth of its size, in less than
+    /// half of the time and with a sixteenth of the memory or less.
+    ///
+    /// [`Preprocess::apply`] gives nearly the same pixels then: with embeddings of photos the cosine to those of the whole
+    /// picture is above 0.9995. Width and height are still those of the file.
+    ///
+    /// # Errors
+    /// As [`Photo::decode`].
+    pub fn decode_for(bytes: &[u8], options: &DecodeOptions, preprocess: &Preprocess) -> Result<Photo> {
+        Photo::reduced(bytes, options, &|upright| preprocess.reduction(upright))
+    }
+
+    /// Decodes no more of a picture than [`Photo::thumbnail`] needs for a longer side of `max_side` pixels.
+    ///
+    /// # Errors
+    /// As [`Photo::decode`].
+    pub fn decode_for_thumbnail(bytes: &[u8], options: &DecodeOptions, max_side: u32) -> Result<Photo> {
+        Photo::reduced(bytes, options, &|(width, height)| {
+            reduction(f64::from(width.max(height)) / f64::from(max_side.max(1)))
+        })
+    }
+
+    /// Bytes of memory that [`Photo::decode_for`] takes at its peak, about; 0 where there is nothing to decode.
+    pub(crate) fn memory(bytes: &[u8], preprocess: &Preprocess) -> u64 {
+        if Format::sniff(bytes) == Some(Format::Jpeg) {
+            // Either way up: the estimate may be off by one step for models that distort.
+            return jpeg::memory(bytes, &|stored| preprocess.reduction(stored));
+        }
+        // A limit of nothing stops every decoder right behind its header.
+        let none = DecodeOptions { max_pixels: 0, orient: false, ..DecodeOptions::default() };
+        match Photo::decode(bytes, &none) {
+            Err(Error::ImageTooLarge { width, height, .. }) => u64::from(width) * u64::from(height) * BYTES_PER_PIXEL,
+            _ => 0,
+        }
+    }
+
+    fn reduced(bytes: &[u8], options: &DecodeOptions, reduction: &dyn Fn((u32, u32)) -> u32) -> Result<Photo> {
         let no_picture = || Error::BadImage { reason: "no known picture format".into() };
         let format = Format::sniff(bytes).ok_or_else(no_picture)?;
         let limit = Limit(options.max_pixels);
+        let is_turned = options.orient || format == Format::Tiff;
+        let orientation = if is_turned { metadata::orientation(bytes) } else { Orientation::default() };
         let frame = match format {
-            Format::Jpeg => jpeg::decode(bytes, limit)?,
+            Format::Jpeg => jpeg::decode(bytes, limit, &|stored| reduction(orientation.apply_to_size(stored)))?,
             Format::Png => png::decode(bytes, limit)?,
             Format::WebP => webp::decode(bytes, limit)?,
             Format::Gif => gif::decode(bytes, limit)?,
@@ -77,9 +129,8 @@ impl Photo {
             Format::Qoi => other(format, QoiDecoder::new(Cursor::new(bytes)), limit)?,
             unsupported => return Err(Error::UnsupportedImage { format: unsupported.label() }),
         };
-        let is_turned = options.orient || format == Format::Tiff;
-        let orientation = if is_turned { metadata::orientation(bytes) } else { Orientation::default() };
-        Ok(Photo { format, pixels: frame.pixels, stored: frame.size, orientation })
+        let pixels = if options.clip_deep { frame.pixels } else { frame.pixels.into_bytes() };
+        Ok(Photo { format, pixels, stored: frame.size, reduction: frame.reduction, orientation })
     }
 
     /// The format that the bytes were in.
@@ -87,19 +138,24 @@ impl Photo {
         self.format
     }
 
-    /// Width in pixels, after orientation.
+    /// Width of the whole picture in pixels, after orientation.
     pub fn width(&self) -> u32 {
         self.orientation.apply_to_size(self.stored).0
     }
 
-    /// Height in pixels, after orientation.
+    /// Height of the whole picture in pixels, after orientation.
     pub fn height(&self) -> u32 {
         self.orientation.apply_to_size(self.stored).1
     }
 
-    /// Width and height of the stored pixels.
+    /// Width and height of the stored pixels, reduced ones where they are.
     pub(crate) fn stored_size(&self) -> (usize, usize) {
-        (self.stored.0 as usize, self.stored.1 as usize)
+        (self.stored.0.div_ceil(self.reduction) as usize, self.stored.1.div_ceil(self.reduction) as usize)
+    }
+
+    /// Pixels of the file, along each axis, per pixel that was decoded: 1, 2, 4 or 8.
+    pub fn reduction(&self) -> u32 {
+        self.reduction
     }
 
     /// How the stored pixels are to be turned.
@@ -116,8 +172,17 @@ impl Photo {
 /// What a decoder hands over.
 struct Frame {
     pixels: Pixels,
-    /// Width and height.
+    /// Width and height of the whole picture.
     size: (u32, u32),
+    /// Pixels of it, along each axis, per pixel in hand; a rest makes one more.
+    reduction: u32,
+}
+
+impl Frame {
+    /// All of a picture.
+    fn whole(pixels: Pixels, size: (u32, u32)) -> Frame {
+        Frame { pixels, size, reduction: 1 }
+    }
 }
 
 /// The limit on pixels, asked before they are allocated.
@@ -136,9 +201,23 @@ impl Limit {
     }
 }
 
-/// Wraps what a decoder crate says.
+/// Why a file is damaged where its end is missing.
+const ENDS_EARLY: &str = "it ends too early; part of it is missing, as after an interrupted copy";
+
+/// Wraps what a decoder crate says, and says it in words that do not need the format's specification.
 fn damaged<E: Into<Source>>(format: Format) -> impl Fn(E) -> Error {
-    move |source| Error::DamagedImage { format: format.label(), source: source.into() }
+    move |source| {
+        let source = source.into();
+        let reason = if ends_early(&*source) { ENDS_EARLY } else { "its picture data makes no sense" };
+        Error::DamagedImage { format: format.label(), reason, source }
+    }
+}
+
+/// Whether a decoder stopped because the file did.
+fn ends_early(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source())
+        .filter_map(|error| error.downcast_ref::<std::io::Error>())
+        .any(|error| error.kind() == std::io::ErrorKind::UnexpectedEof)
 }
 
 /// A reason of our own.
@@ -171,7 +250,7 @@ fn other<D: ImageDecoder>(format: Format, decoder: Result<D, ::image::ImageError
         ColorType::Rgba16 => Pixels::Rgba(high_bytes()),
         other => return Err(bad(format!("{other:?} pixels are not supported"))),
     };
-    Ok(Frame { pixels, size })
+    Ok(Frame::whole(pixels, size))
 }
 
 fn read_all(format: Format, decoder: impl ImageDecoder) -> Result<Vec<u8>> {
@@ -208,5 +287,5 @@ fn bmp(bytes: &[u8], limit: Limit) -> Result<Frame> {
         let white = std::iter::repeat_n([255; 3], if is_bilevel { 256 } else { 0 });
         Pixels::Indexed(indices, palette_of(colours.chain(white)))
     };
-    Ok(Frame { pixels, size: frame.size })
+    Ok(Frame::whole(pixels, frame.size))
 }

@@ -86,13 +86,14 @@ impl Pixels {
         }
     }
 
-    /// As RGB bytes for people to look at: transparent pixels on white, deep greys scaled into view.
-    pub(crate) fn into_visible_rgb(self) -> Vec<u8> {
+    /// Deep greys as bytes: the upper eight of sixteen bits; integers and floats, whose range nobody states, from the darkest to
+    /// the lightest in the picture.
+    pub(crate) fn into_bytes(self) -> Pixels {
         match self {
-            Pixels::Gray16(data) => data.into_iter().flat_map(|v| [(v >> 8) as u8; 3]).collect(),
-            Pixels::Int(data) => stretch(data.into_iter().map(|v| v as f32).collect()),
-            Pixels::Float(data) => stretch(data),
-            other => other.into_rgb_on_white(),
+            Pixels::Gray16(data) => Pixels::Gray(data.into_iter().map(|v| (v >> 8) as u8).collect()),
+            Pixels::Int(data) => Pixels::Gray(stretch(data.into_iter().map(|v| v as f32).collect())),
+            Pixels::Float(data) => Pixels::Gray(stretch(data)),
+            other => other,
         }
     }
 
@@ -183,7 +184,7 @@ fn stretch(data: Vec<f32>) -> Vec<u8> {
     let finite = || data.iter().copied().filter(|v| v.is_finite());
     let (low, high) = finite().fold((f32::MAX, f32::MIN), |(low, high), v| (low.min(v), high.max(v)));
     let scale = if high > low { 255.0 / (high - low) } else { 0.0 };
-    data.iter().flat_map(|v| [((v - low) * scale) as u8; 3]).collect()
+    data.iter().map(|v| ((v - low) * scale) as u8).collect()
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! a pixel of shift moves embeddings more than a worse filter does.
 
 use super::pixels::{Pixels, premultiply, unpremultiply};
+use super::reduction::reduction;
 use super::resample::{Span, nearest, resize, resize_deep};
 use super::{Orientation, Photo};
 use crate::{Error, Result};
@@ -71,7 +72,7 @@ impl Preprocess {
         }
         let upright = (photo.width() as usize, photo.height() as usize);
         let placements = self.placements(upright);
-        let spans = placements.map(|placement| placement.span);
+        let spans = placements.map(|placement| Span { reduction: photo.reduction() as usize, ..placement.span });
         let is_resized = spans.iter().any(|span| span.from != span.to);
         let part = Part { photo, spans, is_resized, interpolation: self.effective_interpolation() };
         let pixels = photo.pixels();
@@ -83,6 +84,12 @@ impl Preprocess {
         let padded = placements.iter().any(|placement| placement.span.len != placement.size);
         let pixels = if padded { pad(pixels, placements, self.fill) } else { pixels };
         Ok(pixels.into_rgb())
+    }
+
+    /// How far a picture of this upright size may be reduced before it is resized.
+    pub(crate) fn reduction(&self, (width, height): (u32, u32)) -> u32 {
+        let spans = self.placements((width as usize, height as usize)).map(|placement| placement.span);
+        reduction(spans.map(|span| span.from as f64 / span.to as f64).into_iter().fold(f64::INFINITY, f64::min))
     }
 
     /// Target size and place along both axes (x, y) of an upright picture of `width × height`.
@@ -105,11 +112,15 @@ impl Preprocess {
         };
         let place = |from, to: usize, size: usize| {
             if to < size {
-                return Placement { span: Span { from, to, start: 0, len: to }, before: (size - to) / 2, size };
+                return Placement {
+                    span: Span { from, reduction: 1, to, start: 0, len: to },
+                    before: (size - to) / 2,
+                    size,
+                };
             }
             let half = (to - size) as f64 / 2.0;
             let start = if self.rgb_first { half.floor() } else { half.round_ties_even() } as usize;
-            Placement { span: Span { from, to, start, len: size }, before: 0, size }
+            Placement { span: Span { from, reduction: 1, to, start, len: size }, before: 0, size }
         };
         [place(width, resized[0], target_width), place(height, resized[1], target_height)]
     }

@@ -26,14 +26,23 @@ const HALF: i32 = 1 << (PRECISION_BITS - 1);
 /// One axis of a resize and the part of its result that is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Span {
-    /// Samples before.
+    /// Pixels of the whole picture before.
     pub(crate) from: usize,
+    /// How many of them make a sample in hand: 1, but for reduced pictures. A rest of them makes one more.
+    pub(crate) reduction: usize,
     /// Samples after resizing all of it.
     pub(crate) to: usize,
     /// First wanted sample of the result.
     pub(crate) start: usize,
     /// Number of wanted samples.
     pub(crate) len: usize,
+}
+
+impl Span {
+    /// Samples in hand.
+    fn samples(self) -> usize {
+        self.from.div_ceil(self.reduction)
+    }
 }
 
 /// Which input samples make each output sample of one axis, and with what weight.
@@ -69,19 +78,33 @@ impl Interpolation {
 impl Weights {
     /// The weights of `span`. With `flip` the input runs backwards: the same sums over mirrored positions.
     fn new(span: Span, interpolation: Interpolation, flip: bool) -> Weights {
-        let scale = span.from as f64 / span.to as f64;
+        let samples = span.samples();
+        // Of a reduced picture the last sample may lie outside in part; mirrored, it comes first.
+        let extent = span.from as f64 / span.reduction as f64;
+        let shift = if flip { samples as f64 - extent } else { 0.0 };
+        let scale = extent / span.to as f64;
         let filter_scale = scale.max(1.0);
-        let support = interpolation.support() * filter_scale;
-        let taps = (support.ceil() as usize * 2 + 1).min(span.from);
+        // A sample of a reduced picture is a mean over its width, which flattens what is left of the picture's detail. A 24th of
+        // the second difference taken off gives back the value in its middle (as finite volumes do), and the cosine with it.
+        let (step, mean) = (1.0 / filter_scale, if span.reduction > 1 { 1.0 / 24.0 } else { 0.0 });
+        let support = interpolation.support() * filter_scale + if span.reduction > 1 { 1.0 } else { 0.0 };
+        let weight = |x: f64| {
+            let at = interpolation.weight(x);
+            if mean == 0.0 {
+                return at;
+            }
+            at - mean * (interpolation.weight(x - step) + interpolation.weight(x + step) - 2.0 * at)
+        };
+        let taps = (support.ceil() as usize * 2 + 1).min(samples);
         let mut weights = Weights { starts: Vec::with_capacity(span.len), taps, values: vec![0.0; span.len * taps] };
         for (i, values) in (span.start..).zip(weights.values.chunks_exact_mut(taps)) {
-            let center = (i as f64 + 0.5) * scale;
+            let center = (i as f64 + 0.5) * scale + shift;
             // Float to integer truncates and clips at zero, as the original's casts and comparisons do.
             let first = (center - support + 0.5) as usize;
-            let end = ((center + support + 0.5) as usize).min(span.from);
+            let end = ((center + support + 0.5) as usize).min(samples);
             let values = &mut values[..end - first];
             for (k, value) in values.iter_mut().enumerate() {
-                *value = interpolation.weight(((k + first) as f64 - center + 0.5) * (1.0 / filter_scale));
+                *value = weight(((k + first) as f64 - center + 0.5) * step);
             }
             let sum: f64 = values.iter().sum();
             if sum != 0.0 {
@@ -90,7 +113,7 @@ impl Weights {
             if flip {
                 values.reverse();
             }
-            weights.starts.push(if flip { span.from - end } else { first });
+            weights.starts.push(if flip { samples - end } else { first });
         }
         weights
     }
@@ -120,7 +143,7 @@ impl Weights {
 /// Which axis Pillow resizes first: x, unless y loses more than twice as many samples. (Found by experiment with Pillow
 /// 13, which gives every result bit for bit; earlier versions always began with x.)
 fn is_x_first([x, y]: [Span; 2]) -> bool {
-    y.from <= y.to + 2 * x.from.saturating_sub(x.to)
+    y.samples() <= y.to + 2 * x.samples().saturating_sub(x.to)
 }
 
 /// Resizes interleaved bytes of `C` channels, stored as `width × height`, to the upright picture's wanted part.
@@ -347,9 +370,9 @@ pub(crate) fn resize_deep<T: DeepSample>(data: &[T], spans: [Span; 2], interpola
     let [x, y] = spans;
     let (along_x, along_y) = (Weights::new(x, interpolation, false), Weights::new(y, interpolation, false));
     if is_x_first(spans) {
-        deep_columns(&deep_rows(data, x.from, &along_x), x.len, &along_y)
+        deep_columns(&deep_rows(data, x.samples(), &along_x), x.len, &along_y)
     } else {
-        deep_rows(&deep_columns(data, x.from, &along_y), x.from, &along_x)
+        deep_rows(&deep_columns(data, x.samples(), &along_y), x.samples(), &along_x)
     }
 }
 

@@ -34,13 +34,13 @@ impl Photo {
         let (to_width, to_height) = (shrink(width), shrink(height));
         let spans = [(width, to_width), (height, to_height)].map(|(from, to)| {
             let (from, to) = (from as usize, to as usize);
-            Span { from, to, start: 0, len: to }
+            Span { from, reduction: self.reduction() as usize, to, start: 0, len: to }
         });
         let scale =
             |data: &[u8]| resize::<3>(data, self.stored_size(), self.orientation(), spans, Interpolation::Bicubic);
         let rgb = match self.pixels() {
             Pixels::Rgb(data) => scale(data),
-            other => scale(&other.clone().into_visible_rgb()),
+            other => scale(&other.clone().into_bytes().into_rgb_on_white()),
         };
         Thumbnail { width: to_width, height: to_height, rgb }
     }
@@ -55,7 +55,8 @@ impl Thumbnail {
         let mut bytes = Vec::new();
         let encoder = JpegEncoder::new_with_quality(&mut bytes, quality.clamp(1, 100));
         let written = encoder.write_image(&self.rgb, self.width, self.height, ExtendedColorType::Rgb8);
-        written.map_err(|source| Error::DamagedImage { format: "JPEG", source: source.into() })?;
+        let reason = "its sides are longer than 65,535 pixels";
+        written.map_err(|source| Error::DamagedImage { format: "JPEG", reason, source: source.into() })?;
         Ok(bytes)
     }
 }

@@ -3,15 +3,16 @@
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 /// Bytes of files being read and decoded, over all threads.
-pub(crate) const FILE_BYTES: u64 = 256 << 20;
+pub(crate) const FILE_BYTES: u64 = 128 << 20;
 
-/// Decoded pixels, over all threads, at up to four bytes each (eight for deep ones).
-pub(crate) const PIXELS: u64 = 96_000_000;
+/// Bytes of pixels and coefficients that decoders work on, over all threads: two PNGs of 24 megapixels, or a hundred JPEGs of
+/// that size, which are reduced while they are decoded.
+pub(crate) const DECODED_BYTES: u64 = 448 << 20;
 
 /// So much may be out at a time. A request for more waits until nothing else is out, and is then granted: a huge photo is
 /// decoded alone instead of never, or many at once.
 ///
-/// Whoever holds a permit of one budget may ask another; the order is file bytes, then pixels, so nobody waits in a circle.
+/// Whoever holds a permit of one budget may ask another; the order is file bytes, then decoded bytes, so nobody waits in a circle.
 #[derive(Debug)]
 pub(super) struct Budget {
     limit: u64,

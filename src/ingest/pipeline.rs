@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use super::budget::{Budget, FILE_BYTES, PIXELS};
+use super::budget::{Budget, DECODED_BYTES, FILE_BYTES};
 use super::given::Given;
 use super::walk::{File, mtime};
 use crate::catalog::{Hash, Place, Record};
-use crate::image::{DecodeOptions, Format, Metadata, Photo};
+use crate::image::{DecodeOptions, Format, Metadata, Photo, Preprocess};
 use crate::model::{Encode, PixelBatch};
 use crate::{Error, Result};
 
@@ -139,7 +139,7 @@ impl Stages<'_> {
         let (files_in, files) = bounded::<Candidate>(1024);
         let (pictures_in, pictures) = bounded::<Picture>(2 * BATCH);
         let (events_in, events) = bounded::<Event<T>>(1024);
-        let (bytes, pixels) = (Budget::new(FILE_BYTES), Budget::new(PIXELS));
+        let (bytes, pixels) = (Budget::new(FILE_BYTES), Budget::new(DECODED_BYTES));
         let in_flight = Mutex::new(HashSet::new());
         std::thread::scope(|scope| {
             for _ in 0..self.threads {
@@ -203,12 +203,12 @@ impl Stages<'_> {
         if !first || (self.has_vector)(&hash).map_err(fail)? {
             return Ok(Prepared::Familiar(file, hash));
         }
-        let _pixels = pixels.take(pixel_count(&data));
-        let options = DecodeOptions { max_pixels: self.max_pixels, ..DecodeOptions::default() };
         let preprocess = self.encoder.preprocess();
+        let _pixels = pixels.take(memory(&data, preprocess));
+        let options = DecodeOptions { max_pixels: self.max_pixels, ..DecodeOptions::default() };
         // Decoders are other people's code and see hostile bytes: a panic there is one bad photo.
         let decoded = catch_unwind(AssertUnwindSafe(|| -> Result<_> {
-            let photo = Photo::decode(&data, &options)?;
+            let photo = Photo::decode_for(&data, &options, preprocess)?;
             let pixels = preprocess.apply(&photo)?;
             Ok((photo.format(), photo.width(), photo.height(), pixels, Metadata::read(&data)))
         }));
@@ -327,14 +327,9 @@ fn of_catalog(error: &Error) -> bool {
     matches!(error, Error::Catalog { .. } | Error::DamagedCatalog { .. } | Error::Index(_))
 }
 
-/// Pixels that a decoder will make, read from the header; 0 where there is nothing to decode.
-fn pixel_count(data: &[u8]) -> u64 {
-    let none = DecodeOptions { max_pixels: 0, ..DecodeOptions::default() };
-    // A limit of nothing stops every decoder right behind its header.
-    match catch_unwind(AssertUnwindSafe(|| Photo::decode(data, &none))) {
-        Ok(Err(Error::ImageTooLarge { width, height, .. })) => u64::from(width) * u64::from(height),
-        _ => 0,
-    }
+/// Bytes that decoding takes, read from the header; 0 where there is nothing to decode.
+fn memory(data: &[u8], preprocess: &Preprocess) -> u64 {
+    catch_unwind(AssertUnwindSafe(|| Photo::memory(data, preprocess))).unwrap_or(0)
 }
 
 /// Whether people would take the file for a picture by its name.

@@ -63,7 +63,7 @@ pub(super) fn ask(query: &Query, snapshot: &Snapshot<'_>) -> Result<Asked> {
 
 /// The vector of a picture.
 fn embed(encoder: &dyn Encode, bytes: &[u8]) -> Result<Vec<f32>> {
-    let photo = Photo::decode(bytes, &DecodeOptions::default())?;
+    let photo = Photo::decode_for(bytes, &DecodeOptions::default(), encoder.preprocess())?;
     let (height, width) = encoder.preprocess().size;
     let mut batch = PixelBatch::new(height, width);
     batch.push(&encoder.preprocess().apply(&photo)?);

@@ -297,8 +297,8 @@ impl Service {
     pub(super) fn picture_vector(&self, view: &View, bytes: &[u8]) -> Result<Vec<f32>, Failure> {
         let batch = self.metrics.time(Step::ImagePreparation, || -> crate::Result<PixelBatch> {
             let options = DecodeOptions { max_pixels: self.options.max_pixels, ..DecodeOptions::default() };
-            let photo = Photo::decode(bytes, &options)?;
             let preprocess = view.encoder.preprocess();
+            let photo = Photo::decode_for(bytes, &options, preprocess)?;
             let mut batch = PixelBatch::new(preprocess.size.0, preprocess.size.1);
             batch.push(&preprocess.apply(&photo)?);
             Ok(batch)

@@ -66,7 +66,7 @@ impl Service {
                 return Ok(found);
             }
             let options = DecodeOptions { max_pixels: self.options.max_pixels, ..DecodeOptions::default() };
-            let photo = Photo::decode(&picture.bytes, &options)
+            let photo = Photo::decode_for_thumbnail(&picture.bytes, &options, side)
                 .map_err(|error| Failure::absent(format!("photo {} cannot be shown: {error}", record.key)))?;
             let made = photo.thumbnail(side).to_jpeg(82)?;
             self.thumbnails.keep(&content, side, &made);

@@ -43,5 +43,5 @@ pub(super) fn decode(bytes: &[u8], limit: Limit) -> Result<Frame> {
         Some(palette) => Pixels::Indexed(indices, palette),
         None => Pixels::Gray(indices),
     };
-    Ok(Frame { pixels, size })
+    Ok(Frame::whole(pixels, size))
 }

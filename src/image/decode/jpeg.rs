@@ -1,62 +1,38 @@
-//! JPEG through `zune-jpeg`, with ink kept as ink.
+//! JPEG: whole or reduced, with ink kept as ink.
+//!
+//! Three decoders, in this order. libjpeg-turbo in C, where it is compiled in; it must have nothing to complain of. The same in
+//! Rust, equal to it bit for bit, and so to Pillow. What that refuses goes to `zune-jpeg`, which reads on behind damage, as Pillow
+//! does, and whose judgement on a file is final. So the pixels of a sound file never depend on how the program was built.
 
-use zune_jpeg::JpegDecoder;
-use zune_jpeg::zune_core::bytestream::ZCursor;
-use zune_jpeg::zune_core::colorspace::ColorSpace;
-use zune_jpeg::zune_core::options::DecoderOptions;
+#[cfg(feature = "turbojpeg")]
+mod native;
+mod scaled;
+mod tolerant;
 
-use super::{Frame, Limit, bad, damaged};
+use super::{Frame, Limit};
 use crate::Result;
-use crate::image::Format;
 use crate::image::pixels::Pixels;
 
-pub(super) fn decode(bytes: &[u8], limit: Limit) -> Result<Frame> {
-    let options = DecoderOptions::default().set_strict_mode(false).set_max_width(usize::MAX).set_max_height(usize::MAX);
-    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
-    decoder.decode_headers().map_err(damaged(Format::Jpeg))?;
-    let (width, height) = decoder.dimensions().ok_or_else(|| bad("a JPEG without a frame header"))?;
-    let size = (width as u32, height as u32);
-    limit.check(size)?;
-    if !has_end(bytes) {
-        return Err(bad("the JPEG file is truncated"));
+/// Decodes as much of a picture as is needed: `reduction` is asked with its width and height as stored.
+pub(super) fn decode(bytes: &[u8], limit: Limit, reduction: &dyn Fn((u32, u32)) -> u32) -> Result<Frame> {
+    match scaled::decode(bytes, limit, reduction)? {
+        Some(frame) => Ok(frame),
+        None => tolerant::decode(bytes, limit),
     }
-    let stored = decoder.input_colorspace().ok_or_else(|| bad("a JPEG without colour components"))?;
-    let wanted = match stored {
-        ColorSpace::Luma | ColorSpace::CMYK | ColorSpace::YCCK => stored,
-        _ => ColorSpace::RGB,
-    };
-    decoder.set_options(options.jpeg_set_out_colorspace(wanted));
-    let mut data = decoder.decode().map_err(damaged(Format::Jpeg))?;
-    // A file may declare colours that its components do not bear out; the decoder then settles for others.
-    let channels = data.len() / (width * height);
-    let pixels = match (decoder.output_colorspace(), channels) {
-        (Some(ColorSpace::Luma), 1) => Pixels::Gray(data),
-        (Some(ColorSpace::RGB), 3) => Pixels::Rgb(data),
-        // Ink in JPEG is stored inverted, whoever wrote it: Photoshop set the custom and Pillow relies on it.
-        (Some(ColorSpace::CMYK), 4) => {
-            data.iter_mut().for_each(|ink| *ink = 255 - *ink);
-            Pixels::Cmyk(data)
-        }
-        (Some(ColorSpace::YCCK), 4) => {
-            data.as_chunks_mut::<4>().0.iter_mut().for_each(ycck_to_cmyk);
-            Pixels::Cmyk(data)
-        }
-        (found, _) => return Err(bad(format!("JPEG colours {found:?} are not supported"))),
-    };
-    Ok(Frame { pixels, size })
 }
 
-/// Inverted YCbCr over inverted ink, with libjpeg's 16-bit fixed-point coefficients.
-fn ycck_to_cmyk(pixel: &mut [u8; 4]) {
-    let [y, cb, cr] = [i32::from(pixel[0]), i32::from(pixel[1]) - 128, i32::from(pixel[2]) - 128];
-    let half = 1 << 15;
-    let red = y + ((91_881 * cr + half) >> 16);
-    let green = y + ((-22_554 * cb - 46_802 * cr + half) >> 16);
-    let blue = y + ((116_130 * cb + half) >> 16);
-    *pixel = [red.clamp(0, 255) as u8, green.clamp(0, 255) as u8, blue.clamp(0, 255) as u8, 255 - pixel[3]];
+/// Bytes of memory that decoding takes at its peak, about; 0 if the header cannot be read.
+pub(super) fn memory(bytes: &[u8], reduction: &dyn Fn((u32, u32)) -> u32) -> u64 {
+    scaled::memory(bytes, reduction)
 }
 
-/// Whether an end marker follows the first scan. The decoder fills what is missing with grey and is content.
+/// Ink in JPEG is stored inverted, whoever wrote it: Photoshop set the custom and Pillow relies on it.
+fn ink(mut data: Vec<u8>) -> Pixels {
+    data.iter_mut().for_each(|ink| *ink = 255 - *ink);
+    Pixels::Cmyk(data)
+}
+
+/// Whether an end marker follows the first scan. Decoders fill what is missing with grey and are content.
 fn has_end(bytes: &[u8]) -> bool {
     let mut at = 2;
     let mut in_scan = false;

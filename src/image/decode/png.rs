@@ -59,7 +59,7 @@ pub(super) fn decode(bytes: &[u8], limit: Limit) -> Result<Frame> {
         (ColorType::Rgba, BitDepth::Sixteen) => Pixels::Rgba(high_bytes(&data)),
         (ColorType::Rgba, _) => Pixels::Rgba(data),
     };
-    Ok(Frame { pixels, size })
+    Ok(Frame::whole(pixels, size))
 }
 
 fn scaled(mut data: Vec<u8>, factor: u8) -> Vec<u8> {

@@ -61,7 +61,7 @@ pub(super) fn decode(bytes: &[u8], limit: Limit) -> Result<Frame> {
             }
         }
     };
-    Ok(Frame { pixels, size })
+    Ok(Frame::whole(pixels, size))
 }
 
 fn complete(found: usize, wanted: usize) -> Result<()> {

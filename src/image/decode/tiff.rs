@@ -71,7 +71,7 @@ pub(super) fn decode(bytes: &[u8], limit: Limit) -> Result<Frame> {
     if pixels.len() != expected {
         return Err(bad("the TIFF file holds fewer pixels than it says"));
     }
-    Ok(Frame { pixels, size })
+    Ok(Frame::whole(pixels, size))
 }
 
 /// Eight-bit samples of several channels, with extra channels dropped.

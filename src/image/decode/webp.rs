@@ -23,5 +23,5 @@ pub(super) fn decode(bytes: &[u8], limit: Limit) -> Result<Frame> {
         decoder.read_image(&mut data).map_err(damaged(Format::WebP))?;
     }
     let pixels = if decoder.has_alpha() { Pixels::Rgba(data) } else { Pixels::Rgb(data) };
-    Ok(Frame { pixels, size })
+    Ok(Frame::whole(pixels, size))
 }

@@ -115,7 +115,7 @@ mod tests {
             let data: Vec<u8> =
                 (0..from * height * 3).map(|i| if i % 2 == 0 { random() } else { random() / 128 * 255 }).collect();
             for flip in [false, true] {
-                let span = Span { from, to, start: to / 4, len: to - to / 4 };
+                let span = Span { from, reduction: 1, to, start: to / 4, len: to - to / 4 };
                 let weights = Weights::new(span, Interpolation::Bicubic, flip);
                 let plain = rows_portable::<3>(&data, from, 0..height, &weights, 0);
                 assert_eq!(rows::<3>(&data, from, 0..height, &weights, 0), plain, "{from} to {to}, flip {flip}");
