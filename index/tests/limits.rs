@@ -141,3 +141,27 @@ fn a_stream_is_held_in_pieces() {
     let query = random.vector(DIM);
     model.assert_exact(&query, 40, &reader.search(&query).k(40).run().unwrap());
 }
+
+#[test]
+fn many_equal_vectors_cut_no_other_off() {
+    // Found by the fuzzer: equal vectors among small whole numbers, where most scores are the same.
+    const DIM: usize = 67;
+    let whole = |seed: u64| {
+        let mut random = Random(seed);
+        (0..DIM).map(|_| random.below(9) as f32 - 4.0).collect::<Vec<f32>>()
+    };
+    for round in 0..6 {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config { dim: DIM, metric: Metric::L2, links: 4 + 3 * round, build_ef: 25, ..Config::default() };
+        let index = Index::create(dir.path(), config).unwrap();
+        let mut writer = index.writer().unwrap();
+        writer.fold_at(256, 64);
+        for key in 0..410 {
+            let seed = if key < 160 { 32 } else { 1_000 * key + round as u64 };
+            writer.add(key, &whole(seed)).unwrap();
+        }
+        writer.commit().unwrap();
+        let report = index.reader().unwrap().verify().unwrap();
+        assert!(report.is_clean() && report.graphs == 1, "{report:?}");
+    }
+}

@@ -20,7 +20,8 @@ fn child() {
     let (Some(library), Some(photos)) = (std::env::var_os(LIBRARY), std::env::var_os(PHOTOS)) else { return };
     let encoder: Arc<dyn Encode> = Arc::new(Colours::slow("colours", Duration::from_micros(300)));
     let engine = Engine::open_or_create(library, encoder).unwrap();
-    engine.ingest([photos]).run().unwrap();
+    // Whoever looks whether it writes may hold the lock for a moment.
+    engine.ingest([photos]).wait(true).run().unwrap();
 }
 
 fn spawn(library: &Path, photos: &Path) -> Child {
