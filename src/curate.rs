@@ -10,7 +10,7 @@ mod score;
 
 pub use duplicates::{Duplicates, Group};
 pub use export::{Export, ExportFormat, Exported};
-pub use score::{Pair, ScoreCaptions};
+pub use score::{Pair, ScoreCaptions, Scored};
 
 use serde_json::{Map, Value};
 

@@ -19,7 +19,7 @@ pub mod server;
 
 pub use catalog::{Key, Place, Record, Source, SourceKind};
 #[cfg(feature = "collections")]
-pub use curate::{Duplicates, Export, ExportFormat, Exported, Group, Pair, ScoreCaptions};
+pub use curate::{Duplicates, Export, ExportFormat, Exported, Group, Pair, ScoreCaptions, Scored};
 pub use engine::{Engine, Root, Status, Switch, SwitchReport, VerifyReport};
 pub use error::{Error, Result};
 #[cfg(feature = "collections")]

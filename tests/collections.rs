@@ -2,6 +2,7 @@
 
 mod embeddings;
 mod lists;
+mod out;
 mod shards;
 
 use std::path::{Path, PathBuf};

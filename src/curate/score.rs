@@ -1,10 +1,17 @@
 //! How well captions fit their pictures: the cosine of the two vectors, by which LAION chose its pairs.
 
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+use serde_json::{Value, json};
+
 use super::{Row, rows};
-use crate::Result;
 use crate::catalog::Record;
+use crate::collection::{ColumnKind, ParquetWriter};
 use crate::engine::{Engine, Snapshot};
 use crate::query::Filter;
+use crate::{Error, Result};
 
 /// Captions per call of the encoder.
 const BATCH: usize = 64;
@@ -24,12 +31,32 @@ pub struct Pair {
 pub struct ScoreCaptions<'a> {
     engine: &'a Engine,
     filter: Filter,
+    threshold: f32,
+}
+
+/// What was scored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Scored {
+    /// Photos that have a caption.
+    pub pairs: u64,
+    /// Those whose score reaches the threshold.
+    pub kept: u64,
+}
+
+impl Pair {
+    /// `{"path", "key", "caption", "score"}`.
+    pub fn to_json(&self) -> Value {
+        let record = &self.record;
+        let place = record.place_of_picture().display().to_string();
+        json!({"path": place, "key": record.key, "caption": record.caption, "score": self.score})
+    }
 }
 
 impl Engine {
     /// Compares every caption with its picture: a request; its `run` does it.
     pub fn score_captions(&self) -> ScoreCaptions<'_> {
-        ScoreCaptions { engine: self, filter: Filter::new() }
+        ScoreCaptions { engine: self, filter: Filter::new(), threshold: f32::NEG_INFINITY }
     }
 }
 
@@ -40,21 +67,68 @@ impl ScoreCaptions<'_> {
         self
     }
 
-    /// Hands over every photo that has a caption, in the order of the library. Captions that have a vector already are not
-    /// embedded again.
+    /// Only pairs with at least this score.
+    pub fn threshold(mut self, score: f32) -> Self {
+        self.threshold = score;
+        self
+    }
+
+    /// Hands over every photo that has a caption and passes, in the order of the library. Captions that have a vector already are
+    /// not embedded again.
     ///
     /// # Errors
     /// Errors of catalog, index and encoder, and what `each` returns.
-    pub fn run(self, mut each: impl FnMut(Pair) -> Result<()>) -> Result<()> {
+    pub fn run(self, mut each: impl FnMut(Pair) -> Result<()>) -> Result<Scored> {
         let snapshot = self.engine.snapshot()?;
+        let mut scored = Scored::default();
+        let mut keep = |pair: Pair| {
+            scored.pairs += 1;
+            if pair.score < self.threshold {
+                return Ok(());
+            }
+            scored.kept += 1;
+            each(pair)
+        };
         let mut waiting = Vec::new();
         rows(&snapshot, &self.filter, |row| {
             if row.record.caption.is_some() {
                 waiting.push(row);
             }
-            if waiting.len() == BATCH { score(&snapshot, &mut waiting, &mut each) } else { Ok(()) }
+            if waiting.len() == BATCH { score(&snapshot, &mut waiting, &mut keep) } else { Ok(()) }
         })?;
-        score(&snapshot, &mut waiting, &mut each)
+        score(&snapshot, &mut waiting, &mut keep)?;
+        Ok(scored)
+    }
+
+    /// Writes the pairs to a new file: Parquet if its name ends so, JSON lines otherwise; columns as in [`Pair::to_json`].
+    ///
+    /// # Errors
+    /// As [`ScoreCaptions::run`], and [`Error::Io`], also if the file is there: nothing is overwritten.
+    pub fn write(self, path: impl AsRef<Path>) -> Result<Scored> {
+        let path = path.as_ref();
+        if path.exists() {
+            return Err(Error::Io { path: path.to_path_buf(), source: std::io::ErrorKind::AlreadyExists.into() });
+        }
+        if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("parquet")) {
+            let columns = [
+                ("path", ColumnKind::Text),
+                ("key", ColumnKind::Integer),
+                ("caption", ColumnKind::Text),
+                ("score", ColumnKind::Real),
+            ]
+            .map(|(name, kind)| (name.to_owned(), kind));
+            let mut file = ParquetWriter::create(path, &columns, None)?;
+            let scored = self.run(|pair| {
+                let line = pair.to_json();
+                file.push(columns.iter().map(|(name, _)| line[name].clone()).collect(), &[])
+            })?;
+            file.finish()?;
+            return Ok(scored);
+        }
+        let mut file = BufWriter::new(File::create_new(path).map_err(Error::io(path))?);
+        let scored = self.run(|pair| writeln!(file, "{}", pair.to_json()).map_err(Error::io(path)))?;
+        file.flush().map_err(Error::io(path))?;
+        Ok(scored)
     }
 }
 

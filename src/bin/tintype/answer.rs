@@ -32,7 +32,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use serde::Serialize;
 use serde_json::{Map, Value};
-use tintype::{Engine, Hit};
+use tintype::{Engine, Group, Hit};
 
 use crate::args::OutputArgs;
 use crate::output::Talk;
@@ -81,6 +81,11 @@ pub(crate) fn give(answer: &Answer, engine: &Engine, form: &OutputArgs, talk: &T
     }
     out.flush()?;
     Ok(())
+}
+
+/// A page that shows groups of photos that are nearly the same.
+pub(crate) fn groups(groups: &[Group], engine: &Engine) -> String {
+    html::groups(groups, engine)
 }
 
 #[derive(Serialize)]

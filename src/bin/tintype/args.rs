@@ -7,6 +7,7 @@ use clap_complete::Shell;
 use tintype::model::{Device, Precision};
 use tintype::{CollectionPart, Ranking};
 
+use crate::commands::curate::{DedupArgs, ExportArgs, FilterArgs, MergeArgs, ScoreArgs};
 use crate::commands::models::ModelsArgs;
 
 /// Find photos by what is in them, on your own machine.
@@ -115,6 +116,16 @@ pub(crate) enum Command {
     Models(ModelsArgs),
     /// Take photos out of the library; the files stay where they are
     Remove(RemoveArgs),
+    /// Write photos and their vectors for other programs: clip-retrieval's folder, Parquet, JSON lines
+    Export(ExportArgs),
+    /// Copy or link the pictures that fit a query into a folder
+    Filter(FilterArgs),
+    /// Group photos that are nearly the same; deletes nothing
+    Dedup(DedupArgs),
+    /// Say how well captions fit their pictures
+    Score(ScoreArgs),
+    /// Join libraries without embedding anything again
+    Merge(MergeArgs),
     /// Check every byte of the library
     Verify,
     /// Answer over HTTP: a page to search in, an API, and the service of clip-retrieval

@@ -1,5 +1,6 @@
 //! One module per command; each takes its arguments and says how it ended.
 
+pub(crate) mod curate;
 mod index;
 mod library;
 pub(crate) mod models;
@@ -23,6 +24,11 @@ pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<Outcome> {
         Command::Remove(remove) => library::remove(remove, common, talk),
         #[cfg(feature = "server")]
         Command::Serve(serve) => serve::run(serve, common, talk),
+        Command::Export(export) => curate::export(export, common, talk),
+        Command::Filter(filter) => curate::filter_out(filter, common, talk),
+        Command::Dedup(dedup) => curate::dedup(dedup, common, talk),
+        Command::Score(score) => curate::score(score, common, talk),
+        Command::Merge(merge) => curate::merge(merge, common, talk),
         Command::Verify => library::verify(common, talk),
         Command::Completions { shell } => shell::completions(*shell),
         Command::Man { dir } => shell::man(dir.as_deref()),

@@ -157,6 +157,16 @@ pub(crate) fn note(library: &Path, encoder: &Encoder, choice: &str) -> anyhow::R
     write().with_context(|| format!("cannot write {}", path.display()))
 }
 
+/// Takes over from another library how its models are loaded.
+pub(crate) fn copy_notes(from: &Path, to: &Path) -> anyhow::Result<()> {
+    let from = from.join(MODELS);
+    if from.exists() && !to.join(MODELS).exists() {
+        std::fs::create_dir_all(to).with_context(|| format!("cannot create {}", to.display()))?;
+        std::fs::copy(&from, to.join(MODELS)).with_context(|| format!("cannot copy {}", from.display()))?;
+    }
+    Ok(())
+}
+
 fn noted(library: &Path) -> anyhow::Result<BTreeMap<String, String>> {
     let path = library.join(MODELS);
     match std::fs::read(&path) {

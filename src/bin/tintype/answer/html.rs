@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use rayon::prelude::*;
-use tintype::{Engine, Hit};
+use tintype::{Engine, Group, Hit, Record};
 
 use super::thumbnail::thumbnail;
 use super::{Answer, base64, file_url, short};
@@ -15,8 +15,10 @@ const HEIGHT: u32 = 480;
 /// The page. Thumbnails are made on all cores; a photo that cannot be read any more is a card without a picture.
 pub(super) fn page(answer: &Answer, engine: &Engine) -> String {
     let numbered: Vec<(usize, &Hit)> = answer.hits.iter().enumerate().collect();
-    let cards: Vec<String> =
-        numbered.par_iter().map(|(position, hit)| card(*position, hit, engine, answer.scored)).collect();
+    let cards: Vec<String> = numbered
+        .par_iter()
+        .map(|(at, hit)| card(*at, &hit.record, answer.scored.then_some(hit.score), engine))
+        .collect();
     let title = match answer.title.as_str() {
         "" => "Newest photos",
         title => title,
@@ -28,28 +30,46 @@ pub(super) fn page(answer: &Answer, engine: &Engine) -> String {
     PAGE.replace("{title}", &title).replace("{count}", &(photos + &by)).replace("{cards}", &cards)
 }
 
-fn card(position: usize, hit: &Hit, engine: &Engine, scored: bool) -> String {
-    let place = hit.record.place_of_picture();
+/// Groups of photos that are nearly the same, the one to keep first.
+pub(super) fn groups(groups: &[Group], engine: &Engine) -> String {
+    let show = |group: &Group| {
+        let others = group.others.iter().enumerate();
+        let others = others.map(|(at, (record, score))| card(at + 1, record, Some(*score), engine));
+        let cards: Vec<String> = std::iter::once(card(0, &group.keep, None, engine)).chain(others).collect();
+        format!("<h2>{} photos</h2>{}", group.others.len() + 1, cards.concat())
+    };
+    let shown: Vec<String> = groups.par_iter().map(show).collect();
+    let count = format!("{} groups; the first photo of each has the most pixels. Nothing was deleted.", groups.len());
+    let cards = if shown.is_empty() {
+        "<p class=\"none\">No two photos are that much alike.</p>".to_owned()
+    } else {
+        shown.concat()
+    };
+    PAGE.replace("{title}", "Photos that are nearly the same").replace("{count}", &count).replace("{cards}", &cards)
+}
+
+fn card(position: usize, record: &Record, score: Option<f32>, engine: &Engine) -> String {
+    let place = record.place_of_picture();
     let name = place.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
     let (url, path, name) = (escaped(&file_url(place)), escaped(&short(place).to_string_lossy()), escaped(&name));
-    let (width, height) = (hit.record.width.max(1), hit.record.height.max(1));
+    let (width, height) = (record.width.max(1), record.height.max(1));
     // Rows of equal height are filled by letting each card grow in proportion to its shape; extremes are cropped.
     let shape = (f64::from(width) / f64::from(height)).clamp(0.5, 2.8);
-    let picture = match thumbnail(engine, hit, WIDTH, HEIGHT).and_then(|picture| picture.to_jpeg(82)) {
+    let picture = match thumbnail(engine, record.key, WIDTH, HEIGHT).and_then(|picture| picture.to_jpeg(82)) {
         Ok(file) => format!("<img alt=\"\" src=\"data:image/jpeg;base64,{}\">", base64(&file)),
         Err(_) => "<span class=\"gone\">This photo cannot be read now.</span>".to_owned(),
     };
-    let mut facts: Vec<String> = hit.record.caption.as_deref().map(escaped).into_iter().collect();
-    if let Some(time) = hit.record.taken {
+    let mut facts: Vec<String> = record.caption.as_deref().map(escaped).into_iter().collect();
+    if let Some(time) = record.taken {
         facts.push(time.strftime("%-d %B %Y, %H:%M").to_string());
     }
-    facts.extend(hit.record.camera.as_deref().map(escaped));
+    facts.extend(record.camera.as_deref().map(escaped));
     facts.push(format!("{width} × {height}"));
     let mut card =
         format!("<figure style=\"--shape:{shape:.3}\"><a href=\"{url}\" title=\"{path}\">{picture}</a><figcaption>");
-    if scored {
+    if let Some(score) = score {
         // Writing into a String cannot fail.
-        let _ = write!(card, "<span class=\"score\" title=\"score\">{:.3}</span>", hit.score);
+        let _ = write!(card, "<span class=\"score\" title=\"score\">{score:.3}</span>");
     }
     let _ = write!(card, "<span class=\"name\"><b>{}</b> {name}</span>", position + 1);
     let _ = writeln!(card, "<span class=\"facts\">{}</span></figcaption></figure>", facts.join(" · "));
@@ -93,6 +113,7 @@ header { padding: 2.2rem clamp(1rem, 3vw, 3rem) 1.2rem; }
 h1 { margin: 0; font-size: clamp(1.2rem, 2.4vw, 1.7rem); font-weight: 600; letter-spacing: -.01em; overflow-wrap: anywhere; }
 header p { margin: .3rem 0 0; color: var(--soft); }
 main { display: flex; flex-wrap: wrap; gap: 12px; padding: 0 clamp(1rem, 3vw, 3rem) 3rem; }
+h2 { flex-basis: 100%; margin: 1rem 0 0; font-size: 1rem; font-weight: 600; }
 main::after { content: ""; flex: 1e4 1 0; }
 figure { margin: 0; flex: var(--shape) 1 calc(var(--shape) * 220px); min-width: min(100%, 180px); max-width: calc(var(--shape) * 330px);
   background: var(--card); border: 1px solid var(--line); border-radius: 6px; overflow: hidden; }

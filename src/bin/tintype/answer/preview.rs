@@ -30,7 +30,7 @@ pub(super) fn show(answer: &Answer, engine: &Engine, rows: u16, talk: &Talk) -> 
     };
     for hit in &answer.hits {
         table::write(&mut out, std::slice::from_ref(hit), answer.scored, talk.answer)?;
-        match thumbnail::thumbnail(engine, hit, width.max(1), height.max(1)) {
+        match thumbnail::thumbnail(engine, hit.record.key, width.max(1), height.max(1)) {
             Ok(picture) => {
                 let picture = RgbImage::from_raw(picture.width, picture.height, picture.rgb)
                     .context("a thumbnail of another size than it says")?;

@@ -1,11 +1,11 @@
 //! Small pictures of the hits.
 
 use tintype::image::{DecodeOptions, Photo, Thumbnail};
-use tintype::{Engine, Hit, Result};
+use tintype::{Engine, Key, Result};
 
-/// The picture of a hit, upright, no larger than `width × height` and never enlarged.
-pub(super) fn thumbnail(engine: &Engine, hit: &Hit, width: u32, height: u32) -> Result<Thumbnail> {
-    let bytes = engine.open_image(hit.record.key)?;
+/// A picture of the library, upright, no larger than `width × height` and never enlarged.
+pub(super) fn thumbnail(engine: &Engine, key: Key, width: u32, height: u32) -> Result<Thumbnail> {
+    let bytes = engine.open_image(key)?;
     let photo = Photo::decode_for_thumbnail(&bytes, &DecodeOptions::default(), width.max(height))?;
     let (full_width, full_height) = (f64::from(photo.width()), f64::from(photo.height()));
     let scale = (f64::from(width) / full_width).min(f64::from(height) / full_height);

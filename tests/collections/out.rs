@@ -1,0 +1,129 @@
+//! Out of a library and in again: export, merge, duplicates, scores.
+
+use serde_json::Value;
+use tintype::{Error, ExportFormat, Query, Ranking};
+
+use super::{Place, declared, fixture, picture};
+
+const DIM: usize = 49;
+
+fn expected() -> Vec<Vec<f32>> {
+    serde_json::from_slice(&std::fs::read(fixture("expected.json")).unwrap()).unwrap()
+}
+
+/// Captions in the order of their likeness to each vector.
+fn answers(engine: &tintype::Engine, ranking: Ranking) -> Vec<Vec<Option<String>>> {
+    let ask = |vector| engine.search(Query::vector(vector)).ranking(ranking).limit(3).run().unwrap();
+    expected().into_iter().map(|vector| ask(vector).into_iter().map(|hit| hit.record.caption).collect()).collect()
+}
+
+#[test]
+fn what_is_exported_answers_as_before() {
+    let place = Place::new();
+    let engine = declared(&place, DIM);
+    engine.collect([fixture("clip")]).run().unwrap();
+    let exported = engine.export(ExportFormat::ClipRetrieval).rows_per_file(4).run(place.path("out")).unwrap();
+    assert_eq!((exported.rows, exported.files.len(), exported.captions_left_out), (10, 6, 0));
+    for name in ["img_emb/img_emb_0.npy", "text_emb/text_emb_2.npy", "metadata/metadata_1.parquet", "space.json"] {
+        assert!(place.path("out").join(name).is_file(), "{name}");
+    }
+    engine.export(ExportFormat::Parquet).run(place.path("out.parquet")).unwrap();
+    engine.export(ExportFormat::JsonLines).run(place.path("out.jsonl")).unwrap();
+    let again = engine.export(ExportFormat::Parquet).run(place.path("out.parquet"));
+    assert!(matches!(again, Err(Error::Io { .. })), "nothing is overwritten");
+    for from in ["out", "out.parquet"] {
+        let space = tintype::Encoder::declared(tintype::EmbeddingSpace::declared("somebody's", DIM));
+        let back = tintype::Engine::create(place.path(&format!("back-{from}")), space).unwrap();
+        let report = back.collect([place.path(from)]).run().unwrap();
+        assert_eq!((report.added, report.skipped.len()), (10, 0), "{from}");
+        assert_eq!(answers(&back, Ranking::Image), answers(&engine, Ranking::Image), "{from}");
+        if from == "out" {
+            assert_eq!(answers(&back, Ranking::Caption), answers(&engine, Ranking::Caption));
+        }
+        let hit = back.search("where:\"similarity = 0.7 and width = 700\"").run().unwrap().remove(0);
+        assert_eq!(hit.record.caption.as_deref(), Some("caption 7"));
+    }
+    let line = std::fs::read_to_string(place.path("out.jsonl")).unwrap().lines().nth(3).unwrap().to_owned();
+    let line: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!((line["caption"].as_str(), line["embedding"].as_array().unwrap().len()), (Some("caption 3"), DIM));
+    let other = tintype::Encoder::declared(tintype::EmbeddingSpace::declared("another", DIM));
+    let other = tintype::Engine::create(place.path("other"), other).unwrap();
+    assert!(matches!(other.collect([place.path("out")]).run(), Err(Error::SpaceMismatch { .. })));
+}
+
+#[test]
+fn libraries_become_one_without_embedding_anything() {
+    let place = Place::new();
+    for part in ["a", "b"] {
+        std::fs::create_dir(place.path(part)).unwrap();
+    }
+    for n in 0..6 {
+        std::fs::write(place.path(if n < 3 { "a" } else { "b" }).join(format!("{n}.png")), picture(n)).unwrap();
+    }
+    std::fs::write(place.path("a/1.txt"), "a cat").unwrap();
+    let (a, b, whole) = (place.library("la"), place.library("lb"), place.library("lc"));
+    a.ingest([place.path("a")]).run().unwrap();
+    b.ingest([place.path("b"), place.path("a/1.png")]).run().unwrap();
+    a.embed_captions().run().unwrap();
+    let before = place.encoder.pictures();
+    let report = whole.merge([place.path("la"), place.path("lb")]).run().unwrap();
+    assert_eq!((report.added, report.unchanged, place.encoder.pictures()), (6, 1, before));
+    assert_eq!(whole.status().unwrap().caption_vectors, 1);
+    assert_eq!(whole.search("text:cat").run().unwrap()[0].path, place.path("a/1.png"));
+    let check = whole.verify().unwrap();
+    assert!(check.is_clean() && check.orphans == 0, "{check:?}");
+    let again = whole.merge([place.path("la"), place.path("lb")]).run().unwrap();
+    assert_eq!((again.added, again.unchanged), (0, 7));
+    let update = whole.ingest([place.path("a"), place.path("b")]).run().unwrap();
+    assert_eq!((update.unchanged, update.embedded), (6, 0));
+    let other = declared(&place, DIM);
+    assert!(matches!(other.merge([place.path("la")]).run(), Err(Error::SpaceMismatch { .. })));
+}
+
+#[test]
+fn near_duplicates_are_grouped_and_the_largest_is_kept() {
+    let place = Place::new();
+    std::fs::create_dir(place.path("p")).unwrap();
+    let noise = |n: u64, x: u32, y: u32| {
+        [0, 8, 16].map(|bits| {
+            ((u64::from(x / 8 + y / 8 * 4) + n * 77).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (bits + 24)) as u8
+        })
+    };
+    for n in 0..4_u64 {
+        let small = image::RgbImage::from_fn(32, 32, |x, y| image::Rgb(noise(n, x, y)));
+        small.save(place.path(&format!("p/{n}.png"))).unwrap();
+        if n < 2 {
+            let large = image::imageops::resize(&small, 96, 96, image::imageops::FilterType::Nearest);
+            large.save(place.path(&format!("p/{n}-large.png"))).unwrap();
+        }
+    }
+    let engine = place.engine();
+    engine.ingest([place.path("p")]).run().unwrap();
+    let groups = engine.duplicates().threshold(0.999).run().unwrap();
+    assert_eq!(groups.len(), 2, "{groups:?}");
+    for group in &groups {
+        assert!(group.keep.path.to_str().unwrap().ends_with("-large.png"));
+        assert_eq!((group.others.len(), group.others[0].0.width), (1, 32));
+        assert!(group.others[0].1 >= 0.999);
+    }
+    assert_eq!(engine.status().unwrap().photos, 6, "nothing is deleted");
+}
+
+#[test]
+fn captions_are_scored_against_their_pictures() {
+    let place = Place::new();
+    std::fs::create_dir(place.path("p")).unwrap();
+    for (name, colour, caption) in [("a", [255, 0, 0], "red"), ("b", [0, 0, 255], "red"), ("c", [0, 255, 0], "")] {
+        image::RgbImage::from_pixel(32, 32, image::Rgb(colour)).save(place.path(&format!("p/{name}.png"))).unwrap();
+        std::fs::write(place.path(&format!("p/{name}.txt")), caption).unwrap();
+    }
+    let engine = place.engine();
+    engine.ingest([place.path("p")]).run().unwrap();
+    let scored = engine.score_captions().threshold(0.5).write(place.path("s.jsonl")).unwrap();
+    assert_eq!((scored.pairs, scored.kept), (2, 1));
+    let line: Value = serde_json::from_slice(&std::fs::read(place.path("s.jsonl")).unwrap()).unwrap();
+    assert!(line["path"].as_str().unwrap().ends_with("a.png") && line["score"].as_f64().unwrap() > 0.99, "{line}");
+    engine.embed_captions().run().unwrap();
+    let scored = engine.score_captions().write(place.path("s.parquet")).unwrap();
+    assert_eq!((scored.pairs, scored.kept), (2, 2));
+}
