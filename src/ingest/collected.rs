@@ -33,6 +33,7 @@ pub(super) fn speaks_of_photos(path: &Path) -> bool {
 pub(super) fn without_orphans(captions: &tintype_index::Index, reader: &Reader<'_>) -> Result<tintype_index::Writer> {
     let all = reader.keys(true)?;
     let mut writer = captions.writer()?;
+    writer.merge_in_background(|_, _| std::ops::ControlFlow::Continue(()));
     for key in captions.reader()?.keys() {
         let key = key?;
         if !all.contains(key) {

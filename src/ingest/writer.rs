@@ -125,6 +125,8 @@ impl<'a> Sink<'a> {
         let mut missing = reader.keys(true)?;
         let first = missing.is_empty();
         let mut index = target.index.writer()?;
+        // Photos go on being read while a graph is built.
+        index.merge_in_background(|_, _| ControlFlow::Continue(()));
         let (mut orphans, mut next_key) = (Vec::new(), reader.next_key()?);
         for key in target.index.reader()?.keys() {
             let key = key?;
@@ -394,15 +396,15 @@ impl<'a> Sink<'a> {
         self.changes.push(Change::Root(root.to_path_buf()));
     }
 
-    /// Makes everything so far durable and searchable.
+    /// Makes everything so far durable and searchable. A graph that is due is built meanwhile, and not waited for.
     ///
     /// # Errors
-    /// [`Error::Cancelled`] if `watch` said so: everything is committed then, but for a graph that can wait.
+    /// [`Error::Cancelled`] if `watch` said so: everything is committed then.
     pub(super) fn commit(&mut self, counters: &Counters, watch: &mut Watch<'_>) -> Result<()> {
         let start = Instant::now();
-        let mut stopped = commit_index(&mut self.index, watch, counters.progress(&self.report, self.done))?;
+        self.index.commit()?;
         if let Some(captions) = &mut self.captions {
-            stopped |= commit_index(captions, watch, counters.progress(&self.report, self.done))?;
+            captions.commit()?;
         }
         if !self.changes.is_empty() {
             let dropped = self.catalog.apply(&self.changes, self.next_key)?;
@@ -413,14 +415,25 @@ impl<'a> Sink<'a> {
         self.moved.clear();
         self.reader = None;
         self.pace.committed(start);
-        if stopped { Err(Error::Cancelled) } else { Ok(()) }
+        let graph = self.index.merging().filter(|(_, all)| *all > 0);
+        (watch.progress)(&Progress { graph, ..counters.progress(&self.report, self.done) });
+        if (watch.cancel)() { Err(Error::Cancelled) } else { Ok(()) }
     }
 
-    /// Commits the rest, removals included.
+    /// Commits the rest, removals included, and waits for the graph.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`] if `watch` said so: everything is committed then, but for a graph that can wait.
     pub(super) fn finish(mut self, counters: &Counters, watch: &mut Watch<'_>) -> Result<Report> {
         self.attach_beside()?;
         self.commit(counters, watch)?;
-        commit_index(&mut self.index, watch, counters.progress(&self.report, self.done))?;
+        let mut stopped = commit_index(&mut self.index, watch, counters.progress(&self.report, self.done))?;
+        if let Some(captions) = &mut self.captions {
+            stopped |= commit_index(captions, watch, counters.progress(&self.report, self.done))?;
+        }
+        if stopped {
+            return Err(Error::Cancelled);
+        }
         (watch.progress)(&counters.progress(&self.report, self.done));
         let (unchanged, bytes) = counters.totals();
         self.report.unchanged += unchanged;
