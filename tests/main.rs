@@ -20,3 +20,5 @@ mod model;
 mod photos;
 mod query;
 mod search;
+#[cfg(feature = "server")]
+mod serve;

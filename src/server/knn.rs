@@ -31,6 +31,10 @@ use crate::{PixelBatch, Record};
 
 /// Longer side in pixels of a picture inside an answer.
 const INLINED: u32 = 640;
+/// Pictures inside one answer; results after them come without.
+const MAX_INLINED: usize = 500;
+/// Bytes of a text to look for.
+const MAX_TEXT: usize = 16 << 10;
 /// A search for no more than this is done where the request is.
 const QUICK: usize = 500;
 
@@ -81,6 +85,9 @@ enum Asked {
 impl KnnRequest {
     fn asked(&mut self) -> Result<Asked, Failure> {
         if let Some(text) = self.text.take().filter(|text| !text.is_empty()) {
+            if text.len() > MAX_TEXT {
+                return Err(Failure::bad(format!("a text of more than {MAX_TEXT} bytes")));
+            }
             return Ok(Asked::Text(text));
         }
         if let Some(image) = self.image.take() {
@@ -269,7 +276,8 @@ impl Search {
     }
 
     fn with_pictures(&self, mut entries: Vec<Entry>) -> Vec<Entry> {
-        entries.par_iter_mut().filter(|entry| entry.record.is_some()).for_each(|entry| {
+        let shown = entries.len().min(MAX_INLINED);
+        entries[..shown].par_iter_mut().for_each(|entry| {
             // A photo whose file is away has metadata but no picture, as in the original.
             entry.image = entry.record.as_ref().and_then(|(record, _)| self.service.inlined(&self.view, record));
         });
@@ -348,8 +356,10 @@ pub(super) async fn metadata(State(service): State<Arc<Service>>, request: Reque
             if let Some(id) = missing(&request.ids, described.iter().map(|(record, _)| record.key)) {
                 return Err(Failure::absent(format!("the library has no photo of the number {id}")));
             }
-            let images: Vec<Option<String>> =
-                described.par_iter().map(|(record, _)| service.inlined(&view, record)).collect();
+            let image = |(position, (record, _)): (usize, &(Record, _))| {
+                (position < MAX_INLINED).then(|| service.inlined(&view, record)).flatten()
+            };
+            let images: Vec<Option<String>> = described.par_iter().enumerate().map(image).collect();
             let entries: Vec<Metadata<'_>> = described
                 .iter()
                 .zip(&images)

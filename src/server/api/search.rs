@@ -25,8 +25,9 @@ use crate::{Part, Query, Ranking, Term};
 
 /// Results that near duplicates are looked for among.
 const EXAMINED: usize = 10_000;
-/// Parts of one query.
+/// Parts of one query, and bytes of its text: each part is a pass through a tower.
 const MAX_PARTS: usize = 64;
+const MAX_TEXT: usize = 16 << 10;
 
 /// Which results, and of which library. As parameters of an address.
 #[derive(Clone, Debug, Default, Deserialize, IntoParams)]
@@ -423,6 +424,9 @@ fn distinct(
 
 /// The query of a request.
 fn asked(service: &Service, body: &SearchBody) -> Result<Query, Failure> {
+    if body.q.len() > MAX_TEXT {
+        return Err(Failure::bad(format!("a query text of more than {MAX_TEXT} bytes")));
+    }
     // No word is a file: which files there are on this machine is nobody's business.
     let mut query = Parser::new().files(|_| false).parse(&body.q)?;
     if query.parts.iter().any(|part| matches!(part.term, Term::Image(_))) {
@@ -430,7 +434,7 @@ fn asked(service: &Service, body: &SearchBody) -> Result<Query, Failure> {
             "a query here cannot name picture files; send the picture as a part, or name a photo of the library with like:",
         ));
     }
-    if body.parts.len() > MAX_PARTS {
+    if query.parts.len() + body.parts.len() > MAX_PARTS {
         return Err(Failure::bad(format!("more than {MAX_PARTS} parts")));
     }
     for part in &body.parts {
@@ -442,6 +446,9 @@ fn asked(service: &Service, body: &SearchBody) -> Result<Query, Failure> {
 impl PartBody {
     fn part(&self, service: &Service) -> Result<Part, Failure> {
         let mut terms = Vec::new();
+        if self.text.as_ref().is_some_and(|text| text.len() > MAX_TEXT) {
+            return Err(Failure::bad(format!("a text of more than {MAX_TEXT} bytes")));
+        }
         terms.extend(self.text.clone().map(Term::Text));
         if let Some(image) = &self.image {
             terms.push(Term::ImageBytes(decoded(image)?));

@@ -81,7 +81,7 @@ export class Grid {
     this.tops[row] = top;
     this.sheet.style.height = `${Math.max(0, top - GAP)}px`;
     for (const index of [...this.cells.keys()]) if (index >= count) this.release(index);
-    this.placed = null;
+    this.version = (this.version || 0) + 1;
     this.draw();
   }
 
@@ -148,9 +148,14 @@ export class Grid {
       if (!cell.isConnected) this.sheet.append(cell);
       cell.hidden = false;
     }
-    cell.style.transform = `translate(${x.toFixed(1)}px, ${y}px)`;
-    cell.style.width = `${width.toFixed(1)}px`;
-    cell.style.height = `${height}px`;
+    // What is where it belongs is not touched: a scroll of one row moves one row of cells.
+    if (cell.version !== this.version || cell.at !== index) {
+      cell.version = this.version;
+      cell.at = index;
+      cell.style.transform = `translate(${x.toFixed(1)}px, ${y}px)`;
+      cell.style.width = `${width.toFixed(1)}px`;
+      cell.style.height = `${height}px`;
+    }
     if (!cell.filled && !this.fast) this.fillCell(cell, index);
   }
 

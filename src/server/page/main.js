@@ -17,7 +17,7 @@ const RESTING = 350;
 // What is known of photos that were on screen.
 const REMEMBERED = 5000;
 
-const state = { found: null, shown: 0, most: 100000, facts: new Map(), asked: 0 };
+const state = { found: null, shown: 0, most: 100000, libraries: [], facts: new Map(), asked: 0 };
 
 // ---- asking ----
 
@@ -251,7 +251,7 @@ function drawParts() {
       made.type = "button";
       made.textContent = text;
       made.title = title;
-      made.setAttribute("aria-label", `${title}: ${part.label}`);
+      made.setAttribute("aria-label", `${text} ${title}: ${part.label}`);
       made.onclick = () => {
         does(part.handle);
         drawParts();
@@ -348,6 +348,10 @@ $("distinct").onchange = () => {
   query.distinct = $("distinct").checked;
   changed();
 };
+$("by").onchange = () => {
+  query.by = $("by").value;
+  changed();
+};
 $("tile").oninput = () => {
   grid.resize(Number($("tile").value));
   localStorage.setItem("tile", $("tile").value);
@@ -361,6 +365,7 @@ $("library").onchange = () => {
   query.parts = query.parts.filter((part) => part.image);
   state.facts.clear();
   drawParts();
+  offerRankings();
   filters.clear();
   filters.offer(query.library);
 };
@@ -421,6 +426,15 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
+// Captions can be ranked by where there are any.
+function offerRankings() {
+  const library = state.libraries.find(({ name }) => name === query.library);
+  const captions = (library?.caption_vectors ?? 0) > 0;
+  $("by").closest("label").hidden = !(captions || library?.sources);
+  $("by").querySelector("[value=caption]").disabled = !captions;
+  if (query.by === "caption" && !captions) query.by = $("by").value = "";
+}
+
 // The address line holds the words, so that a search can be kept as a bookmark and Back leads back.
 function remember() {
   const params = new URLSearchParams();
@@ -439,6 +453,7 @@ async function begin() {
   try {
     const about = await api.status();
     state.most = about.max_results;
+    state.libraries = about.libraries;
     const names = about.libraries.map((library) => library.name);
     $("library").replaceChildren(...about.libraries.map(({ name, photos }) => new Option(`${name} (${photos.toLocaleString()})`, name)));
     query.library = names.includes(params.get("library")) ? params.get("library") : names[0];
@@ -447,6 +462,7 @@ async function begin() {
   } catch (mistake) {
     tellMistake(mistake);
   }
+  offerRankings();
   filters.offer(query.library);
   ask();
   if (window.matchMedia("(hover: hover)").matches) $("words").focus();

@@ -2,7 +2,7 @@
 
 const WEIGHTS = [0.25, 0.5, 1, 2, 4];
 
-export const query = { words: "", parts: [], filters: {}, distinct: false, library: null };
+export const query = { words: "", parts: [], filters: {}, distinct: false, by: "", library: null };
 
 let next = 0;
 
@@ -65,6 +65,7 @@ export function request(limit) {
   if ((words.match(/(?<!\\)"/g) || []).length % 2) words += '"';
   const body = { q: `${words} ${filterText()}`.trim(), limit };
   if (query.library) body.library = query.library;
+  if (query.by) body.by = query.by;
   if (query.distinct) body.deduplicate = true;
   if (query.parts.length) {
     body.parts = query.parts.map(({ id, image, sign, weight }) =>
