@@ -21,6 +21,7 @@ use utoipa::ToSchema;
 use super::dedup::{Rows, THRESHOLD, best_of_groups};
 use super::failure::{Failure, Message};
 use super::metrics::Step;
+use super::picture::is_at_hand;
 use super::service::Service;
 use super::stored::Columns;
 use super::view::View;
@@ -176,7 +177,7 @@ async fn answer(service: &Arc<Service>, request: Request) -> Result<Response, Fa
         Asked::Vector(vector) if search.is_quick() => {
             let near = search.nearest(&vector)?;
             let entries = search.entries(near)?;
-            if entries.iter().any(|entry| entry.record.is_some()) {
+            if entries.iter().any(|entry| entry.record.as_ref().is_some_and(|(record, _)| is_at_hand(record))) {
                 service.compute.run(move || Ok(search.with_pictures(entries))).await?
             } else {
                 entries
@@ -288,6 +289,9 @@ impl Search {
 impl Service {
     /// The picture of a photo as it stands in answers.
     fn inlined(&self, view: &View, record: &Record) -> Option<String> {
+        if !is_at_hand(record) {
+            return None;
+        }
         self.thumbnail(view, record, INLINED).ok().map(|jpeg| STANDARD.encode(jpeg))
     }
 

@@ -4,6 +4,7 @@ use super::failure::Failure;
 use super::metrics::Step;
 use super::service::Service;
 use super::view::View;
+use crate::catalog::is_address;
 use crate::image::{DecodeOptions, Format, Photo};
 use crate::{Error, Record};
 
@@ -13,6 +14,11 @@ pub(super) const SIDES: [u32; 5] = [160, 320, 640, 1280, 2560];
 pub(super) struct Picture {
     pub(super) bytes: Vec<u8>,
     pub(super) format: Format,
+}
+
+/// Whether there may be a file to read: not for what is on the web, nor for a vector that came without a picture.
+pub(super) fn is_at_hand(record: &Record) -> bool {
+    !is_address(record.place_of_picture()) && (record.link.is_some() || !record.format.is_empty())
 }
 
 impl Picture {

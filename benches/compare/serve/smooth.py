@@ -37,7 +37,7 @@ with sync_playwright() as playwright:
     browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
     page = browser.new_page(viewport={"width": 1280, "height": 800})
     page.goto(f"{address}/?q={words}")
-    page.wait_for_selector(".cell.ready", timeout=60_000)
+    page.wait_for_selector(".cell", timeout=60_000)
     page.wait_for_function("() => document.querySelector('.cell').getAttribute('aria-setsize') > 50000 || document.getElementById('status').innerText.startsWith('100,000')", timeout=60_000)
     print("status:", page.locator("#status").inner_text())
     print("height of the list:", page.evaluate("() => document.getElementById('sheet').clientHeight"), "px")
