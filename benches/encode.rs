@@ -4,6 +4,7 @@
 //! cargo bench --bench encode                    # random weights in the shape of ViT-B/32
 //! cargo bench --bench encode -- PATH/TO/MODEL   # a model directory
 //! RAYON_NUM_THREADS=1 taskset -c 1 cargo bench --bench encode
+//! cargo bench --bench encode -- --work int8 avx2 DIR   # answers requests: see benches/compare/encode.py
 //! ```
 //!
 //! Medians of wall-clock time, in milliseconds. The random model is written once, 605 MB, to the target directory.
@@ -18,9 +19,16 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use tintype::model::cpu::Isa;
+use tintype::model::{EncoderOptions, Precision};
 use tintype::{Encode as _, Encoder, PixelBatch};
 
 fn main() {
+    let args: Vec<String> = std::env::args().collect();
+    if let Some(at) = args.iter().position(|arg| arg == "--work") {
+        let [precision, isa, dir] = &args[at + 1..at + 4] else { panic!("--work PRECISION ISA DIR") };
+        return work(precision, isa, Path::new(dir));
+    }
     let given = std::env::args().skip(1).find(|arg| !arg.starts_with("--"));
     let dir =
         given.map_or_else(|| random_model(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("vit-b-32")), PathBuf::from);
@@ -135,4 +143,69 @@ fn random_model(dir: &Path) -> PathBuf {
     drop(file);
     fs::rename(part, weights).expect("a writable target directory");
     dir.to_path_buf()
+}
+
+/// Answers requests on standard input, one JSON object per line, as the workers of `benches/compare/encode.py` do.
+fn work(precision: &str, isa: &str, dir: &Path) {
+    let precision = match precision {
+        "f32" | "candle" => Precision::F32,
+        "bf16" => Precision::Bf16,
+        "int8" => Precision::Int8,
+        other => panic!("no precision is called {other}"),
+    };
+    let isa = if isa == "best" { Isa::detect() } else { Isa::named(isa).expect("instructions of this machine") };
+    let options = EncoderOptions::default().precision(precision).isa(isa);
+    let options = if std::env::args().any(|arg| arg == "candle") { options.reference() } else { options };
+    let mut loaded: Option<(String, Encoder)> = None;
+    for line in std::io::stdin().lines() {
+        let request: serde_json::Value = serde_json::from_str(&line.expect("a line")).expect("a request");
+        let number = |key: &str| request[key].as_u64().unwrap_or(1) as usize;
+        let model = request["model"].as_str().unwrap_or_default();
+        let (runs, batch) = (number("runs"), number("batch"));
+        let mut times = Vec::new();
+        let mut operations = 0.0;
+        if request["tower"] == "peak" {
+            operations = isa.exercise(precision, 2000).expect("a product");
+            times = (0..runs).map(|_| clocked(|| drop(black_box(isa.exercise(precision, 2000))))).collect();
+        } else {
+            if loaded.as_ref().is_none_or(|(name, _)| name != model) {
+                loaded = Some((model.to_owned(), Encoder::load_with(dir.join(model), &options).expect("a model")));
+            }
+            let encoder = &loaded.as_ref().expect("it was just loaded").1;
+            // A word of one token, and two for start and end.
+            let text = "dog ".repeat(number("tokens").saturating_sub(2));
+            let texts = vec![text.as_str(); batch];
+            let (height, width) = encoder.preprocess().size;
+            let mut pictures = PixelBatch::new(height, width);
+            for i in 0..batch {
+                let picture: Vec<u8> = (0..height * width * 3).map(|j| (j * 7919 % 251 + i * 31) as u8).collect();
+                pictures.push(&picture);
+            }
+            let run = || match request["tower"].as_str() {
+                Some("image") => drop(black_box(encoder.encode_images(&pictures).expect("embeddings"))),
+                _ => drop(black_box(encoder.encode_texts(&texts).expect("embeddings"))),
+            };
+            run();
+            // The kernel's clock is as coarse as a tick for a thread that runs.
+            let repeat = number("repeat");
+            let each = |(cpu, wall): (f64, f64)| (cpu / repeat as f64, wall / repeat as f64);
+            times.extend((0..runs).map(|_| each(clocked(|| (0..repeat).for_each(|_| run())))));
+        }
+        let (cpu, wall): (Vec<f64>, Vec<f64>) = times.into_iter().unzip();
+        println!("\n{}", serde_json::json!({ "cpu": cpu, "wall": wall, "operations": operations, "isa": isa.name() }));
+    }
+}
+
+/// CPU seconds of all threads, and wall seconds.
+fn clocked(run: impl FnOnce()) -> (f64, f64) {
+    let cpu = || -> u64 {
+        let tasks = fs::read_dir("/proc/self/task").expect("Linux").flatten();
+        let spent =
+            |path: PathBuf| fs::read_to_string(path.join("schedstat")).ok()?.split(' ').next()?.parse::<u64>().ok();
+        tasks.filter_map(|task| spent(task.path())).sum()
+    };
+    let (before, start) = (cpu(), Instant::now());
+    run();
+    let wall = start.elapsed().as_secs_f64();
+    ((cpu() - before) as f64 / 1e9, wall)
 }

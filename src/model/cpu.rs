@@ -14,6 +14,7 @@ mod blocks;
 mod bytes;
 mod dense;
 mod depthwise;
+mod exercise;
 mod finish;
 mod linear;
 mod mapped;
