@@ -165,8 +165,8 @@ fn work(precision: &str, isa: &str, dir: &Path) {
         let mut times = Vec::new();
         let mut operations = 0.0;
         if request["tower"] == "peak" {
-            operations = isa.exercise(precision, 2000).expect("a product");
-            times = (0..runs).map(|_| clocked(|| drop(black_box(isa.exercise(precision, 2000))))).collect();
+            operations = isa.exercise(precision, 300_000).expect("a product");
+            times = (0..runs).map(|_| clocked(|| drop(black_box(isa.exercise(precision, 300_000))))).collect();
         } else {
             if loaded.as_ref().is_none_or(|(name, _)| name != model) {
                 loaded = Some((model.to_owned(), Encoder::load_with(dir.join(model), &options).expect("a model")));
