@@ -127,7 +127,7 @@ impl Attention {
         let keys = scratch.keys.at_least(packed_bytes(isa, head / group, padded));
         let values = scratch.values.at_least(packed_bytes(isa, padded / group, head));
         if pairs {
-            pack_pairs(s, at, head, wide, padded, keys, values);
+            pack_pairs(isa, (s, at, head), (keys, values), scratch.pairs.at_least(WIDEST));
         } else {
             pack_floats(s, at, head, wide, keys, values);
         }
@@ -174,6 +174,7 @@ impl Attention {
             for i in 0..count {
                 let softmax = Softmax {
                     scores: scores[i * padded..].as_mut_ptr(),
+                    scale: 1.0 / (head as f32).sqrt(),
                     visible: if self.causal { s.first + start + i + 1 } else { s.tokens },
                     end: (words * group).next_multiple_of(isa.lanes()),
                     pairs: if pairs { weight_pairs[i * padded..].as_mut_ptr() } else { std::ptr::null_mut() },
@@ -200,16 +201,15 @@ impl Attention {
     }
 }
 
-/// Keys to `(panel of tokens, number, token)`, scaled, and values to `(panel of numbers, token, number)`.
+/// Keys to `(panel of tokens, number, token)` and values to `(panel of numbers, token, number)`.
 fn pack_floats(s: &Sequence<'_>, at: usize, head: usize, wide: usize, keys: &mut [u8], values: &mut [u8]) {
-    let scale = 1.0 / (head as f32).sqrt();
     let (keys, values) = (keys.as_chunks_mut().0, values.as_chunks_mut().0);
     let padded = s.tokens.next_multiple_of(wide);
     for t in 0..s.tokens {
         let key = &s.keys[t * s.stride + at..][..head];
         let to = &mut keys[t / wide * head * wide + t % wide..];
         for (to, x) in to.iter_mut().step_by(wide).zip(key) {
-            *to = (x * scale).to_ne_bytes();
+            *to = x.to_ne_bytes();
         }
         for (panel, value) in s.values[t * s.stride + at..][..head].chunks(wide).enumerate() {
             let to: &mut [[u8; 4]] = &mut values[(panel * padded + t) * wide..][..value.len()];
@@ -218,41 +218,65 @@ fn pack_floats(s: &Sequence<'_>, at: usize, head: usize, wide: usize, keys: &mut
     }
 }
 
-/// The same in bf16, two numbers or two tokens to a word.
+/// The same in bf16, two numbers or two tokens to a word. `row` has room for the widest head.
 fn pack_pairs(
-    s: &Sequence<'_>,
-    at: usize,
-    head: usize,
-    wide: usize,
-    padded: usize,
-    keys: &mut [u8],
-    values: &mut [u8],
+    isa: Isa,
+    (s, at, head): (&Sequence<'_>, usize, usize),
+    (keys, values): (&mut [u8], &mut [u8]),
+    row: &mut [u16],
 ) {
-    let scale = 1.0 / (head as f32).sqrt();
-    let (keys, values) = (keys.as_chunks_mut::<4>().0, values.as_chunks_mut::<4>().0);
-    let word = |low: f32, high: f32| {
-        let round = |x: f32| x.to_bits().wrapping_add(0x7fff + (x.to_bits() >> 16 & 1)) >> 16;
-        (round(low) | round(high) << 16).to_ne_bytes()
-    };
+    let wide = 2 * isa.lanes();
+    let padded = s.tokens.next_multiple_of(wide);
+    let keys = keys.as_chunks_mut::<4>().0;
     for t in 0..s.tokens {
-        let key = &s.keys[t * s.stride + at..][..head];
+        // SAFETY: the place has room for the widest head.
+        unsafe { isa.run(ToPairs { from: &s.keys[t * s.stride + at..][..head], to: row.as_mut_ptr() }) };
         let to = &mut keys[t / wide * (head / 2) * wide + t % wide..];
-        for (to, x) in to.iter_mut().step_by(wide).zip(key.as_chunks::<2>().0) {
-            *to = word(x[0] * scale, x[1] * scale);
+        for (to, pair) in to.iter_mut().step_by(wide).zip(row[..head].as_chunks::<2>().0) {
+            *to = (u32::from(pair[0]) | u32::from(pair[1]) << 16).to_ne_bytes();
         }
     }
+    assert!(values.len() >= packed_bytes(isa, padded / 2, head), "room for the values");
     for t in (0..s.tokens).step_by(2) {
         let value = &s.values[t * s.stride + at..][..head];
         let next = if t + 1 < s.tokens { &s.values[(t + 1) * s.stride + at..][..head] } else { &[0.0; WIDEST][..head] };
-        for (i, (low, high)) in value.iter().zip(next).enumerate() {
-            values[(i / wide * (padded / 2) + t / 2) * wide + i % wide] = word(*low, *high);
+        let join = JoinPairs { low: value, high: next, to: values.as_mut_ptr().cast(), word: t / 2, words: padded / 2 };
+        // SAFETY: word `t / 2` of all panels lies within the values.
+        unsafe { isa.run(join) };
+    }
+}
+
+/// Two tokens to the words of a row of panels.
+struct JoinPairs<'a> {
+    low: &'a [f32],
+    high: &'a [f32],
+    to: *mut u32,
+    word: usize,
+    words: usize,
+}
+
+impl Kernel for JoinPairs<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let wide = 2 * S::LANES;
+        for i in (0..self.low.len()).step_by(S::LANES) {
+            let n = S::LANES.min(self.low.len() - i);
+            // SAFETY: both tokens have as many numbers; panels are whole vectors.
+            unsafe {
+                let load = |from: &[f32]| S::load_first(from.as_ptr().add(i), n);
+                let to = self.to.add((i / wide * self.words + self.word) * wide + i % wide);
+                S::store_joined(to, load(self.low), load(self.high));
+            }
         }
     }
 }
 
-/// Scores to weights that sum to one; numbers from `visible` to `end` become zero.
+/// Scores, times `scale`, to weights that sum to one; numbers from `visible` to `end` become zero.
 struct Softmax {
     scores: *mut f32,
+    scale: f32,
     visible: usize,
     end: usize,
     /// Where weights go as bf16; null if they replace the scores.
@@ -274,11 +298,11 @@ impl Kernel for Softmax {
             for i in 0..vectors {
                 largest = S::max(largest, S::load(self.scores.add(i * S::LANES)));
             }
-            let largest = S::splat(S::largest(largest));
+            let (largest, scale) = (S::splat(S::largest(largest)), S::splat(self.scale));
             let mut total = S::splat(0.0);
             for i in 0..vectors {
                 let p = self.scores.add(i * S::LANES);
-                let weight = S::exp(S::sub(S::load(p), largest));
+                let weight = S::exp(S::mul(S::sub(S::load(p), largest), scale));
                 S::store(p, weight);
                 total = S::add(total, weight);
             }

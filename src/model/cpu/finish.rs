@@ -189,10 +189,8 @@ impl Kernel for Finish<'_> {
                         Some(s) => {
                             let scale = S::splat(*s.row_scale.add(i * s.row_scale_step));
                             let x = S::fma(S::to_float(S::load_quads(sum.cast())), scales, shift);
-                            let bias = match s.outliers::<S>(i, j) {
-                                Some(more) => S::fma(more, scales, bias),
-                                None => bias,
-                            };
+                            let more = if s.outliers.is_empty() { None } else { s.outliers::<S>(i, j) };
+                            let bias = more.map_or(bias, |more| S::fma(more, scales, bias));
                             S::fma(x, scale, bias)
                         }
                         None => S::add(S::load(sum.cast()), bias),

@@ -15,6 +15,13 @@ fn zip(a: [f32; N], b: [f32; N], f: impl Fn(f32, f32) -> f32) -> [f32; N] {
     std::array::from_fn(|i| f(a[i], b[i]))
 }
 
+/// A number with bf16, rounded to nearest and ties to even, in its upper half.
+#[inline(always)]
+fn rounded(x: f32) -> u32 {
+    let bits = x.to_bits();
+    bits.wrapping_add(0x7fff + (bits >> 16 & 1))
+}
+
 impl Simd for Portable {
     type F = [f32; N];
     type I = [i32; N];
@@ -133,12 +140,14 @@ impl Simd for Portable {
     }
     #[inline(always)]
     unsafe fn store_pairs(p: *mut u16, v: Self::F) {
-        let rounded = |x: f32| {
-            let bits = x.to_bits();
-            (bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16) as u16
-        };
         // SAFETY: the caller vouches for N numbers.
-        unsafe { p.cast::<[u16; N]>().write_unaligned(v.map(rounded)) }
+        unsafe { p.cast::<[u16; N]>().write_unaligned(v.map(|x| (rounded(x) >> 16) as u16)) }
+    }
+    #[inline(always)]
+    unsafe fn store_joined(p: *mut u32, low: Self::F, high: Self::F) {
+        let joined: [u32; N] = std::array::from_fn(|i| rounded(low[i]) >> 16 | rounded(high[i]) & 0xffff_0000);
+        // SAFETY: the caller vouches for N words.
+        unsafe { p.cast::<[u32; N]>().write_unaligned(joined) }
     }
     #[inline(always)]
     unsafe fn interleave(p: [*const u8; 3]) -> [Self::I; 4] {

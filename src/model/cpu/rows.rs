@@ -120,7 +120,18 @@ impl Rows {
 
     /// `count` rows that begin `stride` numbers apart.
     pub(super) fn convert(&mut self, x: &[f32], stride: usize, count: usize) {
-        self.fill(count, |i, row| row.copy_from_slice(&x[i * stride..][..row.len()]));
+        let width = self.width;
+        if self.number == Number::F32 {
+            let (rows, to) = self.floats(count);
+            rows.chunks_exact_mut(to)
+                .take(count)
+                .enumerate()
+                .for_each(|(i, row)| row[..width].copy_from_slice(&x[i * stride..][..width]));
+            return;
+        }
+        self.clear(count);
+        (0..count).for_each(|i| self.round(i, &x[i * stride..][..width]));
+        self.first.push(self.outliers.len() as u32);
     }
 
     /// `count` rows that `make` writes as f32.
@@ -131,23 +142,37 @@ impl Rows {
             rows.chunks_exact_mut(stride).enumerate().for_each(|(i, row)| make(i, &mut row[..width]));
             return;
         }
+        self.clear(count);
+        let mut row = std::mem::take(&mut self.row);
+        for i in 0..count {
+            make(i, &mut row);
+            self.round(i, &row);
+        }
+        self.row = row;
+        self.first.push(self.outliers.len() as u32);
+    }
+
+    /// Room for `count` rows, and no outliers.
+    fn clear(&mut self, count: usize) {
         self.reserve(count);
         self.outliers.clear();
         self.first.clear();
         if self.number == Number::Int8 {
             self.scales.at_least(count);
         }
-        for (i, to) in self.bytes.chunks_exact_mut(self.stride).take(count).enumerate() {
-            make(i, &mut self.row);
-            if self.number == Number::Bf16 {
-                // SAFETY: the row has `width` numbers, and so has its place.
-                unsafe { self.isa.run(ToPairs { from: &self.row, to: to.as_mut_ptr().cast() }) }
-            } else {
-                self.first.push(self.outliers.len() as u32);
-                self.scales[i] = quantise_row(self.isa, &self.row, &mut to[..width], &mut self.outliers);
-            }
+    }
+
+    /// Writes row `i` as bf16 or bytes; rows come in order.
+    fn round(&mut self, i: usize, row: &[f32]) {
+        let to = &mut self.bytes[i * self.stride..][..self.stride];
+        if self.number == Number::Bf16 {
+            assert!(2 * row.len().next_multiple_of(self.isa.lanes()) <= to.len(), "whole vectors");
+            // SAFETY: the place has room for whole vectors.
+            unsafe { self.isa.run(ToPairs { from: row, to: to.as_mut_ptr().cast() }) }
+        } else {
+            self.first.push(self.outliers.len() as u32);
+            self.scales[i] = quantise_row(self.isa, row, &mut to[..self.width], &mut self.outliers);
         }
-        self.first.push(self.outliers.len() as u32);
     }
 }
 

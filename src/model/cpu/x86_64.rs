@@ -95,6 +95,17 @@ unsafe fn first(n: usize) -> __m256i {
     unsafe { _mm256_loadu_si256(ONES_THEN_ZEROS.as_ptr().add(8 - n).cast()) }
 }
 
+/// Numbers with bf16, rounded to nearest and ties to even, in their upper halves.
+#[inline(always)]
+unsafe fn rounded8(v: __m256) -> __m256i {
+    // SAFETY: arithmetic only; the caller vouches for the instruction set.
+    unsafe {
+        let bits = _mm256_castps_si256(v);
+        let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+        _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd)
+    }
+}
+
 impl Simd for Avx2 {
     type F = __m256;
     type I = __m256i;
@@ -132,6 +143,9 @@ impl Simd for Avx2 {
         halves(v: __m256i) -> (__m256, __m256) = (
             _mm256_castsi256_ps(_mm256_and_si256(v, _mm256_set1_epi32(-65536))),
             _mm256_castsi256_ps(_mm256_slli_epi32::<16>(v)));
+        store_joined(p: *mut u32, low: __m256, high: __m256) -> () = _mm256_storeu_si256(p.cast(), _mm256_or_si256(
+            _mm256_srli_epi32::<16>(rounded8(low)),
+            _mm256_and_si256(rounded8(high), _mm256_set1_epi32(-65536))));
         prefetch(p: *const u8) -> () = _mm_prefetch::<_MM_HINT_T0>(p.cast());
     }
     #[inline(always)]
@@ -159,10 +173,7 @@ impl Simd for Avx2 {
     unsafe fn store_pairs(p: *mut u16, v: __m256) {
         // SAFETY: arithmetic, and a store of the eight numbers that the caller vouches for.
         unsafe {
-            let bits = _mm256_castps_si256(v);
-            let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
-            let rounded = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
-            let high = _mm256_srli_epi32::<16>(rounded);
+            let high = _mm256_srli_epi32::<16>(rounded8(v));
             let packed = _mm_packus_epi32(_mm256_castsi256_si128(high), _mm256_extracti128_si256::<1>(high));
             _mm_storeu_si128(p.cast(), packed);
         }
@@ -219,6 +230,17 @@ fn first16(n: usize) -> __mmask16 {
     ((1u32 << n) - 1) as u16
 }
 
+/// As [`rounded8`].
+#[inline(always)]
+unsafe fn rounded16(v: __m512) -> __m512i {
+    // SAFETY: arithmetic only; the caller vouches for the instruction set.
+    unsafe {
+        let bits = _mm512_castps_si512(v);
+        let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+        _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd)
+    }
+}
+
 impl Simd for Avx512 {
     type F = __m512;
     type I = __m512i;
@@ -258,12 +280,11 @@ impl Simd for Avx512 {
             _mm512_castsi512_ps(_mm512_slli_epi32::<16>(v)));
         dot_pairs_rich(a: __m512i, b: __m512i, sum: __m512) -> __m512 = _mm512_dpbf16_ps(
             sum, std::mem::transmute::<__m512i, __m512bh>(a), std::mem::transmute::<__m512i, __m512bh>(b));
-        store_pairs(p: *mut u16, v: __m512) -> () = {
-            let bits = _mm512_castps_si512(v);
-            let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
-            let rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
-            _mm256_storeu_si256(p.cast(), _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(rounded)))
-        };
+        store_pairs(p: *mut u16, v: __m512) -> () = _mm256_storeu_si256(
+            p.cast(), _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(rounded16(v))));
+        store_joined(p: *mut u32, low: __m512, high: __m512) -> () = _mm512_storeu_si512(p.cast(), _mm512_or_si512(
+            _mm512_srli_epi32::<16>(rounded16(low)),
+            _mm512_and_si512(rounded16(high), _mm512_set1_epi32(-65536))));
         prefetch(p: *const u8) -> () = _mm_prefetch::<_MM_HINT_T0>(p.cast());
     }
     #[inline(always)]
