@@ -174,7 +174,9 @@ fn work(precision: &str, isa: &str, dir: &Path) {
             let encoder = &loaded.as_ref().expect("it was just loaded").1;
             // A word of one token, and two for start and end.
             let text = "dog ".repeat(number("tokens").saturating_sub(2));
-            let texts = vec![text.as_str(); batch];
+            let given =
+                request["texts"].as_array().map(|all| all.iter().filter_map(|t| t.as_str()).collect::<Vec<_>>());
+            let texts = given.unwrap_or_else(|| vec![text.as_str(); batch]);
             let (height, width) = encoder.preprocess().size;
             let mut pictures = PixelBatch::new(height, width);
             for i in 0..batch {
@@ -185,6 +187,14 @@ fn work(precision: &str, isa: &str, dir: &Path) {
                 Some("image") => drop(black_box(encoder.encode_images(&pictures).expect("embeddings"))),
                 _ => drop(black_box(encoder.encode_texts(&texts).expect("embeddings"))),
             };
+            if request["embed"] == true {
+                let rows = match request["tower"].as_str() {
+                    Some("image") => encoder.encode_images(&pictures),
+                    _ => encoder.encode_texts(&texts),
+                };
+                println!("\n{}", serde_json::json!({ "rows": rows.expect("embeddings").as_slice() }));
+                continue;
+            }
             run();
             // The kernel's clock is as coarse as a tick for a thread that runs.
             let repeat = number("repeat");

@@ -2,7 +2,8 @@
 
     cargo bench --no-run --bench encode         in the root of the repository
     python encode.py export DIR                 open_clip directories and ONNX files of ViT-B/32 (224 and 256) and ViT-B/16
-    python encode.py compare DIR                measures and writes results/
+    python encode.py compare DIR                measures
+    python encode.py accuracy DIR               cosines with PyTorch, also for weights with outliers
     python encode.py work ENGINE THREADS DIR    answers requests, one JSON object per line (used by compare)
 
 Weights are random: this is about speed. Every engine is a process of its own, pinned to one processor, and they take turns in
@@ -83,6 +84,58 @@ def export(directory):
                           dynamic_axes={"x": {0: "batch"}}, opset_version=17)
         (to / "text.onnx").write_text("")
         print(name, file=sys.stderr)
+
+
+def with_outliers(directory):
+    """A copy of ViT-B/32 whose residual stream has channels a hundred times as large as the others, as trained CLIPs have them
+    (Sun et al. 2024, Massive Activations in Large Language Models, section 5)."""
+    from safetensors.torch import load_file, save_file
+
+    to = directory / "vit-b-32-224-outliers"
+    if to.is_dir():
+        return to
+    state = load_file(directory / "vit-b-32-224" / "open_clip_model.safetensors")
+    for tower, channels in [("visual.transformer", [(133, 150.0), (400, -100.0), (611, 60.0)]), ("transformer", [(77, 120.0), (301, -80.0)])]:
+        for channel, value in channels:
+            state[f"{tower}.resblocks.1.mlp.c_proj.bias"][channel] += value
+    to.mkdir()
+    save_file(state, to / "open_clip_model.safetensors")
+    (to / "open_clip_config.json").write_text((directory / "vit-b-32-224" / "open_clip_config.json").read_text())
+    return to
+
+
+def accuracy(directory, isa):
+    import open_clip
+    import torch
+    from safetensors.torch import load_file
+
+    with_outliers(directory)
+    texts = ["dog " * n for n in (1, 3, 6, 20, 60, 75)]
+    print(f"Smallest cosine with PyTorch's f32, instructions {isa}: 8 pictures, {len(texts)} texts\n")
+    print("| model | tower | " + " | ".join(OURS) + " |\n|---|---|---|---|---|")
+    for name in ["vit-b-32-224", "vit-b-32-224-outliers", "vit-b-32-256", "vit-b-16-224"]:
+        architecture, size = MODELS[name.removesuffix("-outliers")]
+        clip = open_clip.create_model(architecture, pretrained=None).eval()
+        clip.load_state_dict(load_file(directory / name / "open_clip_model.safetensors"), strict=False)
+        # The pictures of the worker.
+        j = np.arange(size * size * 3)
+        pictures = np.stack([((j * 7919 % 251 + i * 31) % 256).reshape(size, size, 3) for i in range(8)]).astype(np.float32) / 255
+        mean, std = np.array(open_clip.OPENAI_DATASET_MEAN), np.array(open_clip.OPENAI_DATASET_STD)
+        pixels = torch.from_numpy(((pictures - mean) / std).transpose(0, 3, 1, 2).astype(np.float32).copy())
+        tokenize = open_clip.get_tokenizer(architecture)
+        with torch.inference_mode():
+            expected = {"image": clip.encode_image(pixels).numpy(), "text": clip.encode_text(tokenize(texts)).numpy()}
+        found = {}
+        for kind in OURS:
+            worker = Worker(kind, 1, directory, "0,1", isa)
+            for tower in expected:
+                rows = worker.ask(model=name, tower=tower, batch=8, texts=texts, embed=True, runs=1, repeat=1)["rows"]
+                rows, truth = np.array(rows, np.float64).reshape(len(expected[tower]), -1), expected[tower].astype(np.float64)
+                norms = np.linalg.norm(rows, axis=1) * np.linalg.norm(truth, axis=1)
+                found[kind, tower] = ((rows * truth).sum(1) / norms).min()
+            worker.end()
+        for tower in expected:
+            print(f"| {name} | {tower} | " + " | ".join(f"{found[kind, tower]:.6f}" for kind in OURS) + " |", flush=True)
 
 
 def inputs(model, tower, batch, tokens):
@@ -284,7 +337,7 @@ def main():
     import argparse
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["export", "compare"])
+    parser.add_argument("what", choices=["export", "compare", "accuracy"])
     parser.add_argument("directory", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--cpu", default="1")
@@ -294,6 +347,8 @@ def main():
     args = parser.parse_args()
     if args.what == "export":
         return export(args.directory)
+    if args.what == "accuracy":
+        return accuracy(args.directory, args.isa)
     before = os.getloadavg()
     engines, peaks, medians, measured = compare(args.directory, args.rounds, args.cpu, args.engines.split(",") if args.engines else [], args.isa)
     after = os.getloadavg()

@@ -3,6 +3,8 @@
 //! bf16 weights are rounded; int8 weights have a scale per output, and a second byte behind the point that is read for
 //! outliers only.
 
+use rayon::prelude::*;
+
 use super::finish::{Epilogue, Place, Steps};
 use super::linear::pack;
 use super::parts::{Part, Parts};
@@ -80,17 +82,7 @@ impl Dense {
                 Weights::Pairs(parts.take(len, |to| Ok(pack(isa, inputs, &rows, to, round)))?)
             }
             Number::Int8 => {
-                let largest = |row: &[f32]| row.iter().fold(1e-20_f32, |most, x| most.max(x.abs()));
-                let scale: Vec<f32> = rows.chunks_exact(inputs).map(|row| largest(row) / 127.0).collect();
-                // (output, input), whole and in 256ths
-                let digits: Vec<(i8, i8)> = (rows.chunks_exact(inputs).zip(&scale))
-                    .flat_map(|(row, scale)| {
-                        row.iter().map(move |x| {
-                            let whole = (x / scale).round();
-                            (whole as i8, ((x / scale - whole) * 256.0).round() as i8)
-                        })
-                    })
-                    .collect();
+                let (scale, digits) = digits(&rows, inputs);
                 let high = parts.take(len, |to| Ok(pack(isa, inputs, &digits, to, |d| d.0)))?;
                 let low = parts.take(len, |to| Ok(pack(isa, inputs, &digits, to, |d| d.1)))?;
                 let scales = parts.take(padded, |to: &mut [f32]| Ok(to[..outputs].copy_from_slice(&scale)))?;
@@ -189,6 +181,23 @@ impl Dense {
         // outliers lie within their rows, which are as wide as the weights.
         unsafe { panels.multiply(job) }
     }
+}
+
+/// A scale per row, and the numbers of each in steps of it: whole steps, and 256ths of a step.
+fn digits(rows: &[f32], inputs: usize) -> (Vec<f32>, Vec<(i8, i8)>) {
+    let largest = |row: &[f32]| row.iter().fold(1e-20_f32, |most, x| most.max(x.abs()));
+    let scales: Vec<f32> = rows.par_chunks_exact(inputs).map(|row| largest(row) / 127.0).collect();
+    // Adding and taking off 1.5 · 2²³ leaves the nearest whole number, without a call.
+    let nearest = |x: f32| (x + 12_582_912.0) - 12_582_912.0;
+    let mut digits = vec![(0, 0); rows.len()];
+    let all = digits.par_chunks_exact_mut(inputs).zip(rows.par_chunks_exact(inputs)).zip(&scales);
+    all.for_each(|((digits, row), scale)| {
+        for (digit, x) in digits.iter_mut().zip(row) {
+            let whole = nearest(x / scale);
+            *digit = (whole as i8, nearest((x / scale - whole) * 256.0) as i8);
+        }
+    });
+    (scales, digits)
 }
 
 /// One layer of its own, not part of a store.
