@@ -6,6 +6,7 @@
 mod clean;
 mod clip;
 mod entities;
+mod pairs;
 
 use std::path::{Path, PathBuf};
 
@@ -224,12 +225,57 @@ mod tests {
         serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
     }
 
+    /// Tokens by id, without the special ones, and merges in order, as other code wants them: in words.
+    fn embedded_vocabulary() -> (Vec<String>, clip::Merges) {
+        let letters = clip::byte_letters();
+        let mut names: Vec<String> =
+            clip::bytes_in_order().map(|byte| letters[usize::from(byte)].to_string()).collect();
+        names.extend_from_within(..);
+        names[256..].iter_mut().for_each(|name| name.push_str("</w>"));
+        let mut merges = Vec::new();
+        for &[a, b, c, d] in pairs::MERGES.as_chunks::<4>().0 {
+            let left = names[usize::from(u16::from_le_bytes([a, b]))].clone();
+            let right = names[usize::from(u16::from_le_bytes([c, d]))].clone();
+            names.push(format!("{left}{right}"));
+            merges.push((left, right));
+        }
+        (names, merges)
+    }
+
+    #[test]
+    fn pairs_merge_as_the_tokenizers_crate_merges_them() {
+        let (names, merges) = embedded_vocabulary();
+        let vocabulary: tokenizers::models::bpe::Vocab = names.into_iter().zip(0..).collect();
+        let theirs = tokenizers::models::bpe::BPE::builder()
+            .vocab_and_merges(vocabulary, merges)
+            .end_of_word_suffix("</w>".to_owned())
+            .build()
+            .unwrap();
+        let (ours, letters) = (pairs::Pairs::new(clip::bytes_in_order()), clip::byte_letters());
+        let mut state = 1_u32;
+        for length in (1..40).cycle().take(4000) {
+            let word: String = (0..length)
+                .map(|_| {
+                    state = state.wrapping_mul(747_796_405).wrapping_add(2_891_336_453);
+                    let set = if length % 3 == 0 { "ab" } else { "etaoinshrdlucmfwypvbgkéñ日🐕" };
+                    set.chars().nth((state >> 16) as usize % set.chars().count()).unwrap()
+                })
+                .collect();
+            let spelt: String = word.bytes().map(|byte| letters[usize::from(byte)]).collect();
+            let expected: Vec<u32> =
+                tokenizers::Model::tokenize(&theirs, &spelt).unwrap().iter().map(|token| token.id).collect();
+            let mut ids = Vec::new();
+            ours.encode(&word, &mut ids);
+            assert_eq!(ids, expected, "{word}");
+        }
+    }
+
     #[test]
     fn ids_are_those_of_both_originals() {
         let kind = TokenizerKind::Clip { clean: Clean::Lower };
         let config = TokenizerConfig { dir: PathBuf::new(), context: 77, vocabulary: 49_408, kind };
         let ours = Tokenizer::load(&config).unwrap();
-        let (vocabulary, merges) = clip::embedded_vocabulary();
+        let (vocabulary, merges) = embedded_vocabulary();
         let mut vocabulary: std::collections::HashMap<_, _> = vocabulary.into_iter().zip(0..).collect();
         vocabulary.extend([("<|startoftext|>".to_owned(), 49_406), ("<|endoftext|>".to_owned(), 49_407)]);
         let theirs = from_vocabulary(vocabulary, merges).unwrap();

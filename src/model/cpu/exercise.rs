@@ -15,13 +15,13 @@ impl Isa {
     /// # Errors
     /// None in practice; the weights are made up.
     pub fn exercise(self, precision: Precision, rounds: usize) -> Result<f64> {
-        const INPUTS: usize = 128;
+        const WORDS: usize = 224;
         let number = match precision {
             Precision::Int8 => Number::Int8,
             Precision::Bf16 => Number::Bf16,
             _ => Number::F32,
         };
-        let (inputs, outputs, count) = (4 * INPUTS / number.size(), 2 * self.lanes(), self.rows());
+        let (inputs, outputs, count) = (4 * WORDS / number.size(), 2 * self.lanes(), self.rows());
         let raw = || Ok(Raw { weights: vec![0.5; inputs * outputs], bias: Vec::new() });
         let dense = Dense::take(&mut Parts::making(), self, number, (inputs, outputs), raw)?;
         let mut rows = Rows::new(self, number, inputs);

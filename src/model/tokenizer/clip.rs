@@ -1,10 +1,9 @@
 //! CLIP's own tokenizer: byte pairs with an end-of-word mark, as open_clip's `SimpleTokenizer` runs it.
 //!
-//! It is built from parts of the `tokenizers` crate and not from a `tokenizer.json`, because the files that are published
-//! beside open_clip checkpoints describe a cousin with other normalisation and other names for the two special tokens.
-//! open_clip itself never reads them; it carries the vocabulary inside, and so do we: `vocabulary.bin` holds the 48,894
-//! merges of `bpe_simple_vocab_16e6.txt` (OpenAI's CLIP, MIT licence) as pairs of ids, 196 kB instead of the 1.3 MB archive,
-//! of whose 262,144 lines no more are used.
+//! It is not read from a `tokenizer.json`, because the files that are published beside open_clip checkpoints describe a cousin
+//! with other normalisation and other names for the two special tokens. open_clip itself never reads them; it carries the
+//! vocabulary inside, and so do we: `vocabulary.bin` holds the 48,894 merges of `bpe_simple_vocab_16e6.txt` (OpenAI's CLIP, MIT
+//! licence) as pairs of ids, 196 kB instead of the 1.3 MB archive, of whose 262,144 lines no more are used.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -16,10 +15,8 @@ use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::tokenizer::{Model as _, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer as _};
 
 use super::bad;
+use super::pairs::Pairs;
 use crate::{Error, Result};
-
-/// The merges in order, each two little-endian ids of the parts.
-const MERGES: &[u8] = include_bytes!("vocabulary.bin");
 
 /// Words: the two special tokens by name, English contractions, letters, single digits, everything else in runs.
 const PATTERN: &str = r"(?i)<start_of_text>|<end_of_text>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
@@ -30,18 +27,24 @@ pub(super) type Merges = Vec<(String, String)>;
 /// Byte pairs, and what comes before them.
 pub(super) struct ClipTokenizer {
     words: Split,
-    bytes: [char; 256],
-    pairs: BPE,
+    vocabulary: Vocabulary,
     start: u32,
     end: u32,
+}
+
+enum Vocabulary {
+    /// The one that is compiled in.
+    Embedded(Pairs),
+    /// One from files, and the letter that stands for each byte.
+    Files([char; 256], Box<BPE>),
 }
 
 impl ClipTokenizer {
     /// The vocabulary that all of OpenAI's and most of open_clip's models were trained with.
     pub(super) fn embedded() -> Result<Self> {
-        let (names, merges) = embedded_vocabulary();
-        let start = names.len() as u32;
-        Self::new(names.into_iter().zip(0..).collect(), merges, start, start + 1).map_err(Error::Tensor)
+        let start = Pairs::len();
+        let vocabulary = Vocabulary::Embedded(Pairs::new(bytes_in_order()));
+        Ok(Self { words: words().map_err(Error::Tensor)?, vocabulary, start, end: start + 1 })
     }
 
     /// A vocabulary of the same make from a directory: `tokenizer.json`, or `vocab.json` and `merges.txt`.
@@ -65,8 +68,8 @@ impl ClipTokenizer {
     ) -> std::result::Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let pairs =
             BPE::builder().vocab_and_merges(vocabulary, merges).end_of_word_suffix("</w>".to_owned()).build()?;
-        let words = Split::new(SplitPattern::Regex(PATTERN.to_owned()), SplitDelimiterBehavior::Removed, true)?;
-        Ok(Self { words, bytes: byte_letters(), pairs, start, end })
+        let vocabulary = Vocabulary::Files(byte_letters(), Box::new(pairs));
+        Ok(Self { words: words()?, vocabulary, start, end })
     }
 
     /// Ids of a text that is clean already, between the start and the end token, at most `context` of them.
@@ -82,10 +85,13 @@ impl ClipTokenizer {
             match word.to_lowercase().as_str() {
                 "<start_of_text>" => ids.push(self.start),
                 "<end_of_text>" => ids.push(self.end),
-                _ => {
-                    let letters: String = word.bytes().map(|byte| self.bytes[usize::from(byte)]).collect();
-                    ids.extend(self.pairs.tokenize(&letters)?.iter().map(|token| token.id));
-                }
+                _ => match &self.vocabulary {
+                    Vocabulary::Embedded(pairs) => pairs.encode(word, &mut ids),
+                    Vocabulary::Files(letters, pairs) => {
+                        let letters: String = word.bytes().map(|byte| letters[usize::from(byte)]).collect();
+                        ids.extend(pairs.tokenize(&letters)?.iter().map(|token| token.id));
+                    }
+                },
             }
         }
         ids.truncate(context.saturating_sub(1));
@@ -94,24 +100,12 @@ impl ClipTokenizer {
     }
 }
 
-/// The tokens of the vocabulary that is compiled in, by id and without the special ones, and its merges in order.
-pub(super) fn embedded_vocabulary() -> (Vec<String>, Merges) {
-    let bytes = byte_letters();
-    let mut names: Vec<String> = letters_in_order(&bytes).map(String::from).collect();
-    names.extend_from_within(..);
-    names[256..].iter_mut().for_each(|name| name.push_str("</w>"));
-    let mut merges = Vec::with_capacity(MERGES.len() / 4);
-    for &[a, b, c, d] in MERGES.as_chunks::<4>().0 {
-        let left = names[usize::from(u16::from_le_bytes([a, b]))].clone();
-        let right = names[usize::from(u16::from_le_bytes([c, d]))].clone();
-        names.push(format!("{left}{right}"));
-        merges.push((left, right));
-    }
-    (names, merges)
+fn words() -> tokenizers::Result<Split> {
+    Split::new(SplitPattern::Regex(PATTERN.to_owned()), SplitDelimiterBehavior::Removed, true)
 }
 
 /// The letter that stands for each byte: itself where it prints, else the next letter from U+0100 on.
-fn byte_letters() -> [char; 256] {
+pub(super) fn byte_letters() -> [char; 256] {
     let mut next = 0x100;
     std::array::from_fn(|byte| {
         if prints(byte as u8) {
@@ -123,10 +117,9 @@ fn byte_letters() -> [char; 256] {
     })
 }
 
-/// Letters in the order of their ids: printing bytes first.
-fn letters_in_order(bytes: &[char; 256]) -> impl Iterator<Item = char> {
-    let at = |byte: u8| bytes[usize::from(byte)];
-    (0..=255).filter(|&b| prints(b)).chain((0..=255).filter(|&b| !prints(b))).map(at)
+/// Bytes in the order of their ids: printing ones first.
+pub(super) fn bytes_in_order() -> impl Iterator<Item = u8> {
+    (0..=255).filter(|&b| prints(b)).chain((0..=255).filter(|&b| !prints(b)))
 }
 
 fn prints(byte: u8) -> bool {
