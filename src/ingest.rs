@@ -36,6 +36,7 @@ mod writer;
 pub use captions::EmbedCaptions;
 #[cfg(feature = "collections")]
 pub use collect::{Collect, Download, Part};
+pub(crate) use given::Given;
 #[cfg(feature = "collections")]
 pub use merge::Merge;
 pub(crate) use pipeline::{Candidate, Event, Feed, Stages, Stopped};

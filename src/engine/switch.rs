@@ -16,10 +16,10 @@ use crossbeam_channel::RecvTimeoutError;
 
 use super::Engine;
 use super::library::{Current, open_index};
-use crate::catalog::{Catalog, Hash, Key, Reader};
+use crate::catalog::{Catalog, Hash, Key, Reader, Record, Source, SourceKind};
 use crate::image::DecodeOptions;
 use crate::ingest::{
-    Candidate, Event, Feed, Pace, Progress, Skipped, Stages, Stopped, TICK, Watch, commit_index, default_threads,
+    Candidate, Event, Feed, Given, Pace, Progress, Skipped, Stages, Stopped, TICK, Watch, commit_index, default_threads,
 };
 use crate::model::Encode;
 use crate::query::{Condition, Filter};
@@ -91,6 +91,7 @@ impl<'a> Switch<'a> {
             return Ok(SwitchReport::default());
         }
         check_roots(&catalog.read()?)?;
+        check_sources(&catalog.read()?)?;
         let coming = writer.coming(space)?;
         writer.sweep(engine.dir())?;
         let index = open_index(engine.dir(), &coming)?;
@@ -229,12 +230,43 @@ fn feed_records(catalog: &Catalog, contents: &[Vec<Key>], feed: &Feed<'_, Error>
             Ok(records) => records,
             Err(error) => return feed.event(Event::Other(error)),
         };
-        let there = records.iter().find(|record| record.path.is_file());
-        if let Some(record) = there.or(records.first()) {
-            feed.file(Candidate::recorded(record))?;
+        let there = records.iter().find(|record| record.source.is_some() || record.path.is_file());
+        let Some(record) = there.or(records.first()) else { continue };
+        match catalog.read().and_then(|reader| candidate(&reader, record)) {
+            Ok(candidate) => feed.file(candidate)?,
+            Err(error) => return feed.event(Event::Other(error)),
         }
     }
     Ok(())
+}
+
+/// A photo to read again: from its file, or out of its shard.
+fn candidate(reader: &Reader<'_>, record: &Record) -> Result<Candidate> {
+    let candidate = Candidate::recorded(record);
+    if record.source.is_none() {
+        return Ok(candidate);
+    }
+    let found = reader.whereabouts(record.key)?;
+    Ok(match found.and_then(|found| Some((found.source?, found.start))) {
+        Some(((shard, SourceKind::Tar, _), Some(start))) => candidate.given(Given::Part(shard, start)),
+        Some(((shard, SourceKind::Tar, _), None)) => candidate.given(Given::Packed(shard)),
+        _ => candidate,
+    })
+}
+
+/// Vectors that were made elsewhere cannot be made again: the library would lose those photos.
+fn check_sources(reader: &Reader<'_>) -> Result<()> {
+    let foreign = |source: &Source| source.kind == SourceKind::Embeddings && source.items > 0;
+    match reader.sources()?.into_iter().find(foreign) {
+        Some(source) => Err(Error::BadCollection {
+            path: source.path,
+            reason:
+                "its vectors were made elsewhere, and another model cannot make them again from pictures; take the \
+                     embeddings of that model into a library of their own"
+                    .to_owned(),
+        }),
+        None => Ok(()),
+    }
 }
 
 /// Photos on a drive that is not mounted could not be embedded, and would be lost to searches by a switch.

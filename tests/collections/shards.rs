@@ -211,3 +211,20 @@ fn captions_rank_by_meaning_by_words_and_together() {
     engine.remove([place.path("0.tar")]).unwrap();
     assert_eq!(engine.status().unwrap().caption_vectors, 0);
 }
+
+#[test]
+fn a_switch_of_models_reads_shards_again_and_refuses_what_it_cannot_read() {
+    let place = Place::new();
+    write(&place.path("0.tar"), &samples(0..5));
+    write(&place.path("1.tar.gz"), &samples(5..8));
+    let engine = place.engine();
+    engine.collect([place.path("0.tar"), place.path("1.tar.gz")]).run().unwrap();
+    let report = engine.switch(tintype::Encoder::new(crate::colours::Colours::new("others"))).run().unwrap();
+    assert_eq!((report.embedded, report.skipped.len()), (8, 0), "{report:?}");
+    whole(&engine, 8);
+    let vectors = super::declared(&place, 49);
+    vectors.collect([super::fixture("f32.npy")]).run().unwrap();
+    let error = vectors.switch(tintype::Encoder::new(crate::colours::Colours::new("others"))).run().unwrap_err();
+    assert!(error.to_string().contains("made elsewhere"), "{error}");
+    assert_eq!(vectors.status().unwrap().photos, 10);
+}
