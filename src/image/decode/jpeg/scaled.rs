@@ -55,7 +55,7 @@ impl<'a> Header<'a> {
         let mut limits = DecodeLimits::default();
         // Limits are the caller's.
         (limits.max_width, limits.max_height, limits.max_pixels) = (usize::MAX, usize::MAX, u64::MAX);
-        let mut decoder = Decoder::new_with_limits(bytes, limits.clone()).ok()?;
+        let mut decoder = Decoder::new_with_limits(bytes, limits).ok()?;
         decoder.set_limits(limits);
         let header = decoder.header();
         let format = match header.components.len() {
