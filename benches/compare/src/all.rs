@@ -7,7 +7,6 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::data::Data;
-use crate::engine::ENGINES;
 use crate::section::say;
 use crate::{Command, Options, run};
 
@@ -144,6 +143,7 @@ pub(crate) fn everything(options: &Everything) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::ENGINES;
 
     #[test]
     fn every_step_names_engines_that_there_are() {
