@@ -30,7 +30,7 @@ pub struct ServerOptions {
     pub max_pixels: u64,
     /// Results of one search. Default 100,000.
     pub max_results: usize,
-    /// The share of the true nearest neighbours that `/knn-service` finds on average. Default 0.98.
+    /// The share of the true nearest neighbours that `/knn-service` finds on average. Default 0.95.
     pub recall: f32,
     /// How long a request may take, its body included. Default 30 s.
     pub deadline: Duration,
@@ -62,7 +62,7 @@ impl Default for ServerOptions {
             max_body: 24 << 20,
             max_pixels: 100_000_000,
             max_results: 100_000,
-            recall: 0.98,
+            recall: 0.95,
             deadline: Duration::from_secs(30),
             connections: 1024,
         }

@@ -53,7 +53,7 @@ def shown(page):
 
 
 def first_id(page):
-    return page.evaluate("() => new URL(document.querySelector('.cell[aria-posinset=\"1\"] img').src).searchParams.get('id')")
+    return page.evaluate("() => new URL(document.querySelector('.cell:not([hidden])[aria-posinset=\"1\"] img').src).searchParams.get('id')")
 
 
 def ask(page, words):
@@ -75,7 +75,7 @@ def desktop(checks):
     checks.accessible(page, "results")
     assert "q=red" in page.url
     ask(page, "red after:2024-99")
-    assert "2024-99" in page.locator("#mistake").inner_text(), page.locator("#mistake").inner_text()
+    assert "a date looks like" in page.locator("#mistake").inner_text(), page.locator("#mistake").inner_text()
     assert shown(page) > 0, "a mistake does not take the results away"
     ask(page, "red")
     assert page.locator("#mistake").inner_text() == ""
@@ -107,7 +107,7 @@ def desktop(checks):
     page.wait_for_timeout(400)
     before = first_id(page)
     page.locator("#parts button[title='Turn the sign']").click()
-    page.wait_for_function("before => new URL(document.querySelector('.cell[aria-posinset=\"1\"] img').src).searchParams.get('id') !== before", arg=before)
+    page.wait_for_function("before => new URL(document.querySelector('.cell:not([hidden])[aria-posinset=\"1\"] img').src).searchParams.get('id') !== before", arg=before)
     assert page.locator("#parts li.minus").count() == 1
     page.locator("#parts button[title='Change the weight']").click()
     assert "×2" in page.locator("#parts li").inner_text()
@@ -124,7 +124,7 @@ def desktop(checks):
     # A picture that is dropped, and one that is pasted.
     for event, target in [("drop", "dataTransfer"), ("paste", "clipboardData")]:
         page.evaluate("""async ([event, target]) => {
-            const id = new URL(document.querySelector('.cell[aria-posinset="7"] img').src).searchParams.get('id');
+            const id = new URL(document.querySelector('.cell:not([hidden])[aria-posinset="7"] img').src).searchParams.get('id');
             const file = new File([await (await fetch(`/api/v1/thumbnail?id=${id}`)).blob()], 'x.jpg', { type: 'image/jpeg' });
             const data = new DataTransfer();
             data.items.add(file);
@@ -153,7 +153,7 @@ def desktop(checks):
     for name, begins in [("json", "{"), ("csv", "id,score,path")]:
         with page.expect_download() as download:
             page.locator(f"#{name}").click()
-        text = Path(download.value.path()).read_text()
+        text = Path(download.value.path()).read_bytes().decode()
         assert text.startswith(begins), text[:80]
         rows = len(json.loads(text)["items"]) if name == "json" else text.count("\r\n") - 1
         assert rows == int(fewer.split()[0]), (rows, fewer)

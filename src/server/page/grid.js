@@ -169,6 +169,7 @@ export class Grid {
     this.cells.delete(index);
     this.clear(cell);
     cell.hidden = true;
+    cell.removeAttribute("aria-posinset");
     this.free.push(cell);
   }
 
