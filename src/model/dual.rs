@@ -30,8 +30,8 @@ pub(super) struct DualEncoder {
 
 /// What the towers are evaluated on.
 enum Towers {
-    Packed { packer: Box<Packer>, vision: Lazy<VisionTower>, text: Lazy<TextTower> },
-    Tensors { device: candle_core::Device, vision: Lazy<Vision>, text: Lazy<Text> },
+    Packed { packer: Box<Packer>, vision: Lazy<Box<VisionTower>>, text: Lazy<Box<TextTower>> },
+    Tensors { device: candle_core::Device, vision: Lazy<Box<Vision>>, text: Lazy<Box<Text>> },
 }
 
 impl DualEncoder {
@@ -89,12 +89,12 @@ impl Encode for DualEncoder {
         }
         let rows = match &self.towers {
             Towers::Packed { packer, vision, .. } => {
-                vision.get_or_load(|| packer.vision(&self.config))?.encode(batch.as_bytes())
+                vision.get_or_load(|| packer.vision(&self.config).map(Box::new))?.encode(batch.as_bytes())
             }
             Towers::Tensors { device, vision, .. } => {
                 let load = || {
                     let loader = Loader { weights: &self.weights, device };
-                    Vision::load(&loader, &self.config.vision, &self.config.preprocess)
+                    Vision::load(&loader, &self.config.vision, &self.config.preprocess).map(Box::new)
                 };
                 vision.get_or_load(load)?.encode(batch)?
             }
@@ -108,10 +108,10 @@ impl Encode for DualEncoder {
             Towers::Packed { packer, text, .. } => {
                 let pool = self.config.text.pool;
                 let ids: Vec<(&[u32], usize)> = ids.iter().map(|ids| (ids.as_slice(), pooled_at(ids, pool))).collect();
-                text.get_or_load(|| packer.text(&self.config))?.encode(&ids)?
+                text.get_or_load(|| packer.text(&self.config).map(Box::new))?.encode(&ids)?
             }
             Towers::Tensors { device, text, .. } => {
-                let load = || Text::load(&self.weights, device, &self.config.text, self.config.dim);
+                let load = || Text::load(&self.weights, device, &self.config.text, self.config.dim).map(Box::new);
                 text.get_or_load(load)?.encode(&ids)?
             }
         };

@@ -76,16 +76,16 @@ impl Dense {
         let rows = raw.map_or_else(Vec::new, |raw| raw.weights);
         let len = packed_bytes(isa, inputs * number.size() / 4, outputs) / number.size();
         let weights = match number {
-            Number::F32 => Weights::Floats(parts.take(len, |to| Ok(pack(isa, inputs, &rows, to, |&x| x)))?),
+            Number::F32 => Weights::Floats(parts.take(len, packed(&|to| pack(isa, inputs, &rows, to, |&x| x)))?),
             Number::Bf16 => {
                 let round = |&x: &f32| half::bf16::from_f32(x).to_bits();
-                Weights::Pairs(parts.take(len, |to| Ok(pack(isa, inputs, &rows, to, round)))?)
+                Weights::Pairs(parts.take(len, packed(&|to| pack(isa, inputs, &rows, to, round)))?)
             }
             Number::Int8 => {
                 let (scale, digits) = digits(&rows, inputs);
-                let high = parts.take(len, |to| Ok(pack(isa, inputs, &digits, to, |d| d.0)))?;
-                let low = parts.take(len, |to| Ok(pack(isa, inputs, &digits, to, |d| d.1)))?;
-                let scales = parts.take(padded, |to: &mut [f32]| Ok(to[..outputs].copy_from_slice(&scale)))?;
+                let high = parts.take(len, packed(&|to| pack(isa, inputs, &digits, to, |d| d.0)))?;
+                let low = parts.take(len, packed(&|to| pack(isa, inputs, &digits, to, |d| d.1)))?;
+                let scales = parts.take(padded, packed(&|to: &mut [f32]| to[..outputs].copy_from_slice(&scale)))?;
                 let sums = parts.take(padded, |to: &mut [f32]| {
                     for ((to, row), scale) in to.iter_mut().zip(digits.chunks_exact(inputs)).zip(&scale) {
                         *to = scale * row.iter().map(|d| i32::from(d.0)).sum::<i32>() as f32;
@@ -180,6 +180,14 @@ impl Dense {
         // SAFETY: rows and results have the room that was asserted, weights and biases were padded to whole panels, and
         // outliers lie within their rows, which are as wide as the weights.
         unsafe { panels.multiply(job) }
+    }
+}
+
+/// Packing cannot fail.
+fn packed<T>(pack: &dyn Fn(&mut [T])) -> impl FnOnce(&mut [T]) -> Result<()> + '_ {
+    |to| {
+        pack(to);
+        Ok(())
     }
 }
 

@@ -35,7 +35,12 @@ impl LayerNorm {
         (width, eps): (usize, f32),
         read: impl Fn(&str) -> Result<Vec<f32>>,
     ) -> Result<Self> {
-        let mut part = |name: &str| parts.take(width, |to: &mut [f32]| Ok(to.copy_from_slice(&read(name)?)));
+        let mut part = |name: &str| {
+            parts.take(width, |to: &mut [f32]| {
+                to.copy_from_slice(&read(name)?);
+                Ok(())
+            })
+        };
         Ok(Self { isa, eps, weight: part("weight")?, bias: part("bias")? })
     }
 

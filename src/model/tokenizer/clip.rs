@@ -34,16 +34,16 @@ pub(super) struct ClipTokenizer {
 
 enum Vocabulary {
     /// The one that is compiled in.
-    Embedded(Pairs),
+    Embedded(Box<Pairs>),
     /// One from files, and the letter that stands for each byte.
-    Files([char; 256], Box<BPE>),
+    Files(Box<[char; 256]>, Box<BPE>),
 }
 
 impl ClipTokenizer {
     /// The vocabulary that all of OpenAI's and most of open_clip's models were trained with.
     pub(super) fn embedded() -> Result<Self> {
         let start = Pairs::len();
-        let vocabulary = Vocabulary::Embedded(Pairs::new(bytes_in_order()));
+        let vocabulary = Vocabulary::Embedded(Box::new(Pairs::new(bytes_in_order())));
         Ok(Self { words: words().map_err(Error::Tensor)?, vocabulary, start, end: start + 1 })
     }
 
@@ -68,7 +68,7 @@ impl ClipTokenizer {
     ) -> std::result::Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let pairs =
             BPE::builder().vocab_and_merges(vocabulary, merges).end_of_word_suffix("</w>".to_owned()).build()?;
-        let vocabulary = Vocabulary::Files(byte_letters(), Box::new(pairs));
+        let vocabulary = Vocabulary::Files(Box::new(byte_letters()), Box::new(pairs));
         Ok(Self { words: words()?, vocabulary, start, end })
     }
 
