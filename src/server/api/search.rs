@@ -21,7 +21,7 @@ use crate::server::metrics::Step;
 use crate::server::service::Service;
 use crate::server::stored::Item;
 use crate::server::view::View;
-use crate::{Part, Query, Ranking, Term};
+use crate::{Error, Part, Query, Ranking, Term};
 
 /// Results that near duplicates are looked for among.
 const EXAMINED: usize = 10_000;
@@ -364,7 +364,7 @@ impl Found {
             if let Some(score) = body.min_score {
                 search = search.min_score(score);
             }
-            Ok(search.keys()?)
+            search.keys().map_err(|error| blamed(&view, error))
         };
         let best = service.metrics.time(Step::Search, || {
             if !body.deduplicate {
@@ -385,6 +385,16 @@ impl Found {
             Some(Item::new(&record, metadata, self.scored.then_some(*score)))
         };
         Ok(self.best.iter().filter_map(item).collect())
+    }
+}
+
+/// Whose fault an error is: a path outside of the library that cannot be, empty or with a NUL in it, came with the request.
+fn blamed(view: &View, error: Error) -> Failure {
+    match error {
+        Error::Io { path, source } if !path.starts_with(view.engine.dir()) => {
+            Failure::bad(format!("{:?} is no path: {source}", path.display().to_string()))
+        }
+        error => error.into(),
     }
 }
 
