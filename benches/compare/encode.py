@@ -376,8 +376,6 @@ How many times as fast:
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(text)
-        raw = [{"case": case, "engine": engine, "cpu": times} for (case, engine), times in measured.items()]
-        args.out.with_suffix(".json").write_text(json.dumps(raw, indent=0))
 
 
 if __name__ == "__main__":
