@@ -150,8 +150,9 @@ impl Reader<'_> {
                     for (at, (name, _)) in fields.iter().enumerate() {
                         let value = from_sql(row.get_ref(at)?);
                         if name == REST {
-                            let rest = value.as_str().and_then(|text| serde_json::from_str(text).ok());
-                            map.extend(rest.unwrap_or_else(Map::new));
+                            let rest: Option<Map<String, Value>> =
+                                value.as_str().and_then(|text| serde_json::from_str(text).ok());
+                            map.extend(rest.unwrap_or_default());
                         } else if !value.is_null() {
                             map.insert(name.clone(), value);
                         }

@@ -183,7 +183,7 @@ fn folder(
         Ok((image, text, table))
     };
     rows(snapshot, filter, |row| {
-        if exported.rows % rows_per_file == 0 {
+        if exported.rows.is_multiple_of(rows_per_file) {
             close(open.take(), &mut exported)?;
             open = Some(begin(exported.rows / rows_per_file)?);
         }

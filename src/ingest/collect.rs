@@ -9,7 +9,7 @@ use super::writer::{Ingested, Sink};
 use super::{Feed, Progress, Stages};
 use super::{captions, embeddings};
 use crate::catalog::{SourceFile, SourceKind, SourceState, absolute};
-use crate::collection::{Columns, Embeddings, detect, shards};
+use crate::collection::{Columns, EmbeddingFile, Embeddings, detect, shards};
 use crate::image::DecodeOptions;
 use crate::{Error, Result};
 
@@ -85,6 +85,9 @@ pub(super) struct Reading {
     pub(super) file: SourceFile,
     pub(super) state: SourceState,
 }
+
+/// All files to read, and those of embeddings among them with what belongs to them.
+type Files = (Vec<SourceFile>, Vec<(PathBuf, EmbeddingFile)>);
 
 impl<'a> Collect<'a> {
     pub(crate) fn new(target: Target<'a>, paths: Vec<PathBuf>) -> Collect<'a> {
@@ -232,7 +235,7 @@ impl<'a> Collect<'a> {
     }
 
     /// The files to read, in order, and those of embeddings among them with their parts. Headers are read and compared here.
-    fn files(&mut self) -> Result<(Vec<SourceFile>, Vec<(PathBuf, crate::collection::EmbeddingFile)>)> {
+    fn files(&mut self) -> Result<Files> {
         let mut found: Vec<(PathBuf, SourceKind, Option<PathBuf>)> = Vec::new();
         let mut embeddings = Vec::new();
         let images = match &self.options.images {
