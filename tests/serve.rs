@@ -74,10 +74,9 @@ fn parts_of_every_kind_add_up() {
     running.post("/api/v1/search", &json!({"query": "a"})).refuses(400, "unknown field `query`");
     running.post("/api/v1/search", &json!({"library": "x"})).refuses(404, "photos");
     // Paths that cannot be are mistakes of the request, not faults of the disk.
-    for path in ["", "a\0b"] {
-        running.post("/api/v1/search", &json!({"within": [path]})).refuses(400, "no path");
-        assert_eq!(running.post("/api/v1/search", &json!({"parts": [{"path": path}]})).status, 400, "{path:?}");
-    }
+    running.post("/api/v1/search", &json!({"within": [""]})).refuses(400, "no path");
+    running.post("/api/v1/search", &json!({"parts": [{"path": ""}]})).refuses(400, "no path");
+    running.post("/api/v1/search", &json!({"parts": [{"path": "a\0b"}]})).refuses(400, "no photo");
     running.get("/api/v1/search?limit=many").refuses(400, "limit");
     running.get("/api/v1/search?q=after:2024-99").refuses(400, "");
     running.get("/api/v1/similar?id=4711").refuses(400, "4711");
