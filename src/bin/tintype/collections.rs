@@ -18,18 +18,14 @@ use crate::update::duration;
 /// Opens the library, or makes it with the model that fits what is to be taken in.
 pub(crate) fn open(paths: &[PathBuf], args: &CollectionArgs, common: &Common, talk: &Talk) -> anyhow::Result<Engine> {
     let column = args.vector_column.as_deref();
-    let mut noted = None;
-    for path in paths.iter().filter(|path| detect(path) == Some(SourceKind::Embeddings)) {
-        let (space, dim) = space(path, column)?;
-        noted = Some((path, space, dim));
-        break;
-    }
-    let Some((path, read, dim)) = noted else {
+    let first = paths.iter().find(|path| detect(path) == Some(SourceKind::Embeddings));
+    let Some(path) = first else {
         if let Some(space) = &args.space {
             bail!("--space {space} says which model made embeddings, and there are none among the paths");
         }
         return library::open_or_create(paths, common, talk);
     };
+    let (read, dim) = space(path, column)?;
     let declared = match (&args.space, read) {
         (Some(name), _) => Some(declare(name, dim, common, talk)?),
         (None, Some(space)) => Some(find(space, common, talk)?),
