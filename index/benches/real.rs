@@ -52,7 +52,7 @@ fn main() {
     let stored: Vec<(u64, &[f32])> =
         (0..).zip(rows.iter().copied()).filter(|(at, _)| !held_out(*at as usize)).collect();
     let churn = std::env::args().any(|a| a == "churn");
-    if churn { churned(&stored, &queries) } else { searched(&stored, &queries, &texts, threads) }
+    if churn { churned(&stored, &queries, &texts) } else { searched(&stored, &queries, &texts, threads) }
 }
 
 fn create(dir: &std::path::Path) -> Index {
@@ -125,37 +125,44 @@ fn searched(stored: &[(u64, &[f32])], queries: &[&[f32]], texts: &[&[f32]], thre
 }
 
 /// Recall after a random 30 % were removed and as many new ones added, against a fresh build of the same vectors.
-fn churned(stored: &[(u64, &[f32])], queries: &[&[f32]]) {
-    let chosen = |key: u64| key.wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(20) % 10;
+/// Removes a random 30 % and adds 30 % new, in ten commits and in one, and compares with an index that was built of what is left.
+fn churned(stored: &[(u64, &[f32])], queries: &[&[f32]], texts: &[&[f32]]) {
+    let step_of = |key: u64| key.wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(20) % 1000;
     let old: Vec<_> = stored.iter().filter(|s| s.0 % 13 >= 3).collect();
     let new: Vec<_> = stored.iter().filter(|s| s.0 % 13 < 3).collect();
-    let dir = tempfile::tempdir().unwrap();
-    let index = create(dir.path());
-    let mut writer = index.writer().unwrap();
-    old.iter().for_each(|(key, row)| writer.add(*key, row).unwrap());
-    writer.commit().unwrap();
-    let start = cpu();
-    for (key, _) in old.iter().filter(|s| chosen(s.0) < 3) {
-        assert!(writer.remove(*key).unwrap());
+    let dirs = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let [fresh, once, often] = [0, 1, 2].map(|at| create(dirs[at].path()));
+    for (index, steps) in [(&once, 1), (&often, 10)] {
+        let mut writer = index.writer().unwrap();
+        old.iter().for_each(|(key, row)| writer.add(*key, row).unwrap());
+        writer.commit().unwrap();
+        let start = cpu();
+        for step in 0..steps {
+            let now = step * 300 / steps..(step + 1) * 300 / steps;
+            for (key, _) in old.iter().filter(|s| now.contains(&step_of(s.0))) {
+                assert!(writer.remove(*key).unwrap());
+            }
+            let part = new.len().div_ceil(steps as usize);
+            new.iter().skip(part * step as usize).take(part).for_each(|(key, row)| writer.add(*key, row).unwrap());
+            writer.commit().unwrap();
+        }
+        println!("{steps} commits: {:.2} s CPU, {:?}", cpu() - start, index.reader().unwrap().verify().unwrap());
     }
-    new.iter().for_each(|(key, row)| writer.add(*key, row).unwrap());
-    writer.commit().unwrap();
-    println!("removed and added: {:.2} s CPU, {:?}", cpu() - start, index.reader().unwrap().verify().unwrap());
-    let fresh = tempfile::tempdir().unwrap();
-    let other = create(fresh.path());
-    let mut anew = other.writer().unwrap();
+    let mut writer = fresh.writer().unwrap();
     let start = cpu();
-    for (key, row) in old.iter().filter(|s| chosen(s.0) >= 3).chain(&new) {
-        anew.add(*key, row).unwrap();
+    for (key, row) in old.iter().filter(|s| step_of(s.0) >= 300).chain(&new) {
+        writer.add(*key, row).unwrap();
     }
-    anew.commit().unwrap();
+    writer.commit().unwrap();
     println!("fresh: {:.2} s CPU", cpu() - start);
-    let truth: Vec<_> = queries.iter().map(|q| keys(&other.reader().unwrap(), q, |s| s.recall(1.0))).collect();
-    let all: Vec<usize> = (0..queries.len()).collect();
-    for (name, index) in [("churned", &index), ("fresh", &other)] {
-        println!("{name}");
-        for ef in [16, 32, 64] {
-            row(&index.reader().unwrap(), queries, &truth, &all, &format!("ef {ef}"), |s| s.ef(ef));
+    for (kind, queries, settings) in [("image", queries, [16, 32, 64]), ("text", texts, [128, 256, 512])] {
+        let truth: Vec<_> = queries.iter().map(|q| keys(&fresh.reader().unwrap(), q, |s| s.recall(1.0))).collect();
+        let all: Vec<usize> = (0..queries.len()).collect();
+        for (name, index) in [("in one commit", &once), ("in ten", &often), ("fresh", &fresh)] {
+            println!("{kind} queries, {name}");
+            for ef in settings {
+                row(&index.reader().unwrap(), queries, &truth, &all, &format!("ef {ef}"), |s| s.ef(ef));
+            }
         }
     }
 }

@@ -410,7 +410,14 @@ impl<'a> Graph<'a> {
         let search = |work: &mut (Scratch, CodeQuery), &place: &u32| -> Result<Vec<u32>> {
             let (scratch, query) = work;
             graph.query_of(graph.row_at(at, place), query);
-            graph.find(at, query, Width { open: ef, keep: ef }, &|p| standing[p as usize], start, scratch)?;
+            graph.find(
+                at,
+                query,
+                Width { open: ef.div_ceil(2), keep: ef },
+                &|p| standing[p as usize],
+                start,
+                scratch,
+            )?;
             let mut links = Vec::with_capacity(graph.room(at));
             graph.select(at, place, &scratch.pool, &mut links);
             Ok(links)

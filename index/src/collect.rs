@@ -179,7 +179,7 @@ pub(crate) fn walk(
             }
             false
         };
-        let bounds = (ef, budget);
+        let bounds = (Width { open: ef, keep: ef.max(width) }, budget);
         let done =
             graph::beam_accepting(&level, kernels, &work.query.codes, entry, bounds, &mut accept, &mut work.scratch)?;
         if let Some(error) = failed {

@@ -312,7 +312,7 @@ pub(crate) fn beam_accepting<L: Level>(
     kernels: &Kernels,
     query: &CodeQuery,
     entry: u32,
-    (ef, budget): (usize, usize),
+    (width, budget): (Width, usize),
     accept: &mut dyn FnMut(u32) -> bool,
     scratch: &mut Scratch,
 ) -> Result<bool> {
@@ -324,7 +324,7 @@ pub(crate) fn beam_accepting<L: Level>(
     }
     let limit = scratch.distances + budget;
     while let Some(Open(score, place)) = open.pop() {
-        if scratch.pool.len() >= ef && score < scratch.pool[ef - 1].0 {
+        if scratch.pool.get(width.open - 1).is_some_and(|last| score < last.0) {
             break;
         }
         if scratch.distances > limit {
@@ -332,15 +332,11 @@ pub(crate) fn beam_accepting<L: Level>(
         }
         let (places, scores, pool) = scratch.score_links(level, kernels, query, place)?;
         for (&score, &place) in scores.iter().zip(places) {
-            let full = pool.len() >= ef;
-            if full && score <= pool[ef - 1].0 {
-                continue;
+            if pool.get(width.open - 1).is_none_or(|last| score > last.0) {
+                open.push(Open(score, place));
             }
-            open.push(Open(score, place));
-            if accept(place) {
-                if full {
-                    pool.pop();
-                }
+            if pool.get(width.keep - 1).is_none_or(|last| score > last.0) && accept(place) {
+                pool.truncate(width.keep - 1);
                 insert(pool, (score, place));
             }
         }
