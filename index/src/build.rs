@@ -25,6 +25,9 @@ const SPARSITY: u32 = 16;
 const LEAST: usize = 8;
 /// Width of the search for new neighbours of a node that lost some.
 const MENDING: usize = 64;
+/// A search for links expands half of what it keeps, but so many at least: with 128 kept that takes a quarter off the time of a build
+/// and costs texts 0.3 points of recall; with half of 64, frames of bursts no longer find themselves.
+const NARROW: usize = 64;
 /// How much nearer to a kept link than to the node a candidate must be to be left out, in distance (squared, for L2).
 const SLACK: f32 = 1.1;
 /// Largest batch.
@@ -407,17 +410,11 @@ impl<'a> Graph<'a> {
 
     fn insert_batch(&mut self, at: At, batch: &[u32], ef: usize, standing: &[bool], start: u32) -> Result<()> {
         let graph = &*self;
+        let width = Width { open: ef.min(NARROW).max(ef.div_ceil(2)), keep: ef };
         let search = |work: &mut (Scratch, CodeQuery), &place: &u32| -> Result<Vec<u32>> {
             let (scratch, query) = work;
             graph.query_of(graph.row_at(at, place), query);
-            graph.find(
-                at,
-                query,
-                Width { open: ef.div_ceil(2), keep: ef },
-                &|p| standing[p as usize],
-                start,
-                scratch,
-            )?;
+            graph.find(at, query, width, &|p| standing[p as usize], start, scratch)?;
             let mut links = Vec::with_capacity(graph.room(at));
             graph.select(at, place, &scratch.pool, &mut links);
             Ok(links)

@@ -189,7 +189,8 @@ pub(crate) fn walk(
             return Ok(false);
         }
     }
-    let mut taken = 0;
+    // All that a wide walk found may be looked at, so that bursts, whose codes are equal, are told apart.
+    let (mut taken, width) = (0, width.max(ef));
     for &(score, row) in &work.scratch.pool {
         if taken >= width {
             break;

@@ -78,6 +78,9 @@ pub(crate) struct Width {
     pub(crate) keep: usize,
 }
 
+/// Places that a walk meets, their scores, and its pool.
+type Met<'a> = (&'a [u32], &'a [f32], &'a mut Vec<(f32, u32)>);
+
 /// Room for the links of one place.
 struct Room(Links);
 
@@ -152,7 +155,7 @@ impl Scratch {
         kernels: &Kernels,
         query: &CodeQuery,
         place: u32,
-    ) -> Result<(&[u32], &[f32], &mut Vec<(f32, u32)>)> {
+    ) -> Result<Met<'_>> {
         let records = level.records();
         let links = &mut self.links.0;
         let count = level.links(place, links);
@@ -264,6 +267,7 @@ const SHORT: usize = 48;
 
 /// Inserts behind all entries that are at least as good; returns where.
 #[inline(always)]
+#[allow(clippy::neg_cmp_op_on_partial_ord, reason = "a score that is not a number gives way to every other")]
 fn insert(pool: &mut Vec<(f32, u32)>, entry: (f32, u32)) -> usize {
     if pool.len() > SHORT {
         let to = pool.partition_point(|other| other.0 >= entry.0);

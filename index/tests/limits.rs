@@ -11,7 +11,7 @@ fn dimensions_from_1_to_4096_keep_their_neighbours() {
         let metric = metrics[at % 3];
         let dir = tempfile::tempdir().unwrap();
         let rows = if dim % 2 == 1 { Rows::F32 } else { Rows::F16 };
-        let config = Config { dim, metric, rows, links: 8, build_ef: 32, ..Config::default() };
+        let config = Config { dim, metric, rows, links: 8, build_ef: 32 };
         let index = Index::create(dir.path(), config).unwrap();
         let mut writer = index.writer().unwrap();
         // A graph however few they are.
