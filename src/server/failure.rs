@@ -100,7 +100,7 @@ impl From<Error> for Failure {
             Error::Index(
                 tintype_index::Error::Dimension { .. }
                 | tintype_index::Error::NotFinite { .. }
-                | tintype_index::Error::ZeroVector { .. },
+                | tintype_index::Error::ZeroVector,
             ) => Failure::bad(error.to_string()),
             Error::SpaceMismatch { .. } => {
                 let mut failure = Failure::new(

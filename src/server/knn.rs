@@ -256,7 +256,7 @@ impl Search {
             let vector = index.get(neighbour.key)?;
             rows.push(&vector.ok_or_else(|| Failure::internal("a neighbour without a vector"))?);
         }
-        Ok(best_of_groups(&rows, THRESHOLD).into_iter().map(|at| near[at].clone()).collect())
+        Ok(best_of_groups(&rows, THRESHOLD).into_iter().map(|at| near[at]).collect())
     }
 
     fn entries(&self, near: Vec<Neighbor>) -> Result<Vec<Entry>, Failure> {

@@ -145,11 +145,12 @@ impl Metrics {
         for (answers, class) in self.answers.iter().zip(1..) {
             let _ = writeln!(text, "{name}{{status=\"{class}xx\"}} {}.0", answers.load(Relaxed));
         }
-        let gauges: [(&str, &str, fn(&Gauge) -> u64); 2] = [
-            ("tintype_library_photos", "Photos that can be found", |gauge| gauge.photos),
-            ("tintype_library_generation", "Commit of the vector index that is searched", |gauge| gauge.generation),
-        ];
-        for (name, help, value) in gauges {
+        let photos: fn(&Gauge) -> u64 = |gauge| gauge.photos;
+        let generation: fn(&Gauge) -> u64 = |gauge| gauge.generation;
+        for (name, help, value) in [
+            ("tintype_library_photos", "Photos that can be found", photos),
+            ("tintype_library_generation", "Commit of the vector index that is searched", generation),
+        ] {
             let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
             for library in libraries {
                 let label = library.library.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
