@@ -119,8 +119,7 @@ impl Resolver for Careful {
     fn resolve(&self, uri: &Uri, config: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
         let found = self.inner.resolve(uri, config, timeout)?;
         if self.public_only && !found.iter().all(|address| is_public(address.ip())) {
-            let refused =
-                "it leads to this machine or a private network; --allow-private-addresses asks it nevertheless";
+            let refused = "it leads to this machine or a private network, which is not asked unless that is allowed";
             return Err(ureq::Error::Io(std::io::Error::new(std::io::ErrorKind::PermissionDenied, refused)));
         }
         Ok(found)
@@ -192,6 +191,8 @@ mod tests {
             "ff02::1",
             "::ffff:10.0.0.1",
             "::127.0.0.1",
+            "198.18.0.1",
+            "fec0::1",
             "64:ff9b::7f00:1",
             "2002:a00:1::",
             "2001:db8::1",

@@ -7,7 +7,7 @@ pub mod collection;
 mod curate;
 mod engine;
 mod error;
-#[cfg(all(feature = "hub", feature = "collections"))]
+#[cfg(any(feature = "server", all(feature = "hub", feature = "collections")))]
 mod fetch;
 pub mod image;
 mod ingest;
