@@ -212,7 +212,8 @@ fn limits_hold() {
     let running = Running::start(small, vec![("a", engine)]);
     running.post("/api/v1/search", &json!({"q": "x".repeat(2000)})).refuses(413, "1000");
     let chunked = [
-        format!("POST /api/v1/search HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n7d0\r\n").into_bytes(),
+        b"POST /api/v1/search HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n".to_vec(),
+        b"Transfer-Encoding: chunked\r\n\r\n7d0\r\n".to_vec(),
         vec![b' '; 2000],
         b"\r\n0\r\n\r\n".to_vec(),
     ];
