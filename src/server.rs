@@ -8,7 +8,7 @@
 //! Invariants:
 //! - Nothing is served but what a library holds: an item is asked for by key, never by path, and its file must still be a
 //!   picture below the folders of its library.
-//! - A request never sees a half-made commit: it takes one [`View`](view::View) and keeps it to its end.
+//! - A request never sees a half-made commit: it takes one `View` and keeps it to its end.
 //! - What a client does wrong is answered 4xx with `{"message": …}`; a 5xx is a fault of ours or of the disk.
 
 mod api;

@@ -1,6 +1,6 @@
 //! Towers on the CPU, close to the machine's limit: packed weights, fused epilogues, no allocation per layer.
 //!
-//! Everything multiplies through one register tile ([`tile`]) and one set of loops around it ([`product`]), whether numbers
+//! Everything multiplies through one register tile (`tile`) and one set of loops around it (`product`), whether numbers
 //! are f32, bf16 or bytes: weights are laid out once for the tile, and bias, activation and residual are applied on the way
 //! from registers to memory. A 1 × 1 convolution in channels-last layout is the same product with a pixel as a row, so the
 //! built-in model's two towers share it with transformers of any size.
