@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use tintype_index::{Config, Index, KeySet, Metric, Reader, Writer};
 
-use super::{BUILD_EF, DIM, Engine, How, LINKS};
+use super::{DIM, Engine, How, LINKS};
 
 #[derive(Default)]
 pub(crate) struct Tintype {
@@ -34,7 +34,7 @@ impl Tintype {
 impl Engine for Tintype {
     fn create(&mut self, dir: &Path, _capacity: usize) -> Result<()> {
         let config =
-            Config { dim: DIM, metric: Metric::Cosine, links: 2 * LINKS, build_ef: BUILD_EF, ..Config::default() };
+            Config { dim: DIM, metric: Metric::Cosine, links: 2 * LINKS, ..Config::default() };
         self.index = Some(Index::create(dir, config)?);
         Ok(())
     }
