@@ -281,6 +281,7 @@ mod tests {
                 let mut record = Record::blank();
                 record.key = at as Key + 1;
                 record.path = format!("/s/IMG_{at}.jpg").into();
+                record.hash = blake3::hash(&[at as u8]).to_hex().to_string();
                 record.width = 100;
                 record.caption = fields["caption"].as_str().map(str::to_owned);
                 record.item = Some(Box::new(Item { fields: fields.as_object().unwrap().clone(), ..Item::default() }));

