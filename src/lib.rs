@@ -1,4 +1,6 @@
 #![doc = include_str!("../README.md")]
+// The catalog and the ingest know of collections whether or not somebody can read them here.
+#![cfg_attr(not(feature = "collections"), allow(dead_code))]
 
 mod catalog;
 #[cfg(feature = "collections")]

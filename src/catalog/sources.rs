@@ -38,7 +38,6 @@ impl Reader<'_> {
     }
 
     /// All sources as a writer knows them, with their numbers, the rows that are dealt with, and whether they are complete.
-    #[cfg(feature = "collections")]
     pub(crate) fn source_files(&self) -> Result<Vec<(i64, SourceFile, u64, bool)>> {
         self.ask(|db| {
             let mut rows =
@@ -61,7 +60,6 @@ impl Reader<'_> {
     }
 
     /// Of each key the byte of its source where the picture begins, if it has one.
-    #[cfg(feature = "collections")]
     pub(crate) fn starts(&self, keys: &[Key]) -> Result<Vec<Option<u64>>> {
         self.ask(|db| {
             let mut row = db.prepare_cached("SELECT start FROM photo WHERE key = ?1")?;
@@ -71,7 +69,6 @@ impl Reader<'_> {
     }
 
     /// Every path, gone ones included.
-    #[cfg(feature = "collections")]
     pub(crate) fn paths(&self, mut each: impl FnMut(&Path)) -> Result<()> {
         self.ask(|db| {
             let mut rows = db.prepare("SELECT path FROM photo")?;
@@ -85,7 +82,6 @@ impl Reader<'_> {
 
     /// The columns of metadata with the kinds of values that SQLite has in them (`integer`, `real`, `text`), sorted. Reads all
     /// metadata.
-    #[cfg(feature = "collections")]
     pub(crate) fn field_kinds(&self) -> Result<Vec<(String, Vec<&'static str>)>> {
         let fields = self.fields()?;
         self.ask(|db| {

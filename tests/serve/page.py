@@ -85,9 +85,9 @@ def desktop(checks):
     for key in ["ArrowRight", "ArrowRight", "ArrowDown", "ArrowUp", "ArrowLeft"]:
         page.keyboard.press(key)
     focused = "() => Number(document.activeElement.closest('.cell')?.getAttribute('aria-posinset'))"
-    assert page.evaluate(focused) == 2, page.evaluate(focused)
+    page.wait_for_function(f"() => ({focused})() === 2")
     page.keyboard.press("End")
-    assert page.evaluate(focused) >= 300
+    page.wait_for_function(f"() => ({focused})() >= 300")
     page.keyboard.press("Home")
     page.keyboard.press("Enter")
     page.wait_for_selector("#detail[open]")
@@ -98,7 +98,7 @@ def desktop(checks):
     checks.picture(page, "page-detail")
     checks.accessible(page, "one photo")
     page.keyboard.press("Escape")
-    assert page.evaluate(focused) == 2, "back where one was"
+    page.wait_for_function(f"() => ({focused})() === 2")  # back where one was
 
     # More like this, plus and minus, weights.
     page.keyboard.press("m")
