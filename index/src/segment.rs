@@ -171,15 +171,26 @@ impl Segment {
         if key < self.span.0 || key > self.span.1 {
             return Ok(None);
         }
+        // Keys are mostly handed out in order, so that one stands about where it lies between the first and the last. From there
+        // steps that double lead to either side of it, and halves to itself: never more than twice the probes of halving alone.
         let (mut low, mut high) = (0, self.footer.count);
+        let (along, whole) = (u128::from(key - self.span.0), u128::from(self.span.1 - self.span.0).max(1));
+        let mut at = (along * u128::from(high.saturating_sub(1)) / whole) as u32;
+        let (mut step, mut below, mut above) = (1, false, false);
         while low < high {
-            let middle = low + (high - low) / 2;
-            let (found, row) = self.key_entry(middle)?;
+            let (found, row) = self.key_entry(at)?;
             match found.cmp(&key) {
                 std::cmp::Ordering::Equal => return Ok(Some(row)),
-                std::cmp::Ordering::Less => low = middle + 1,
-                std::cmp::Ordering::Greater => high = middle,
+                std::cmp::Ordering::Less => (low, below) = (at + 1, true),
+                std::cmp::Ordering::Greater => (high, above) = (at, true),
             }
+            at = match (below, above) {
+                (true, false) => low.saturating_add(step),
+                (false, true) => high.saturating_sub(step),
+                _ => low + (high - low) / 2,
+            };
+            at = at.clamp(low, high.saturating_sub(1).max(low));
+            step = step.saturating_mul(2);
         }
         Ok(None)
     }
