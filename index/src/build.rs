@@ -25,7 +25,7 @@ const SPARSITY: u32 = 16;
 const LEAST: usize = 8;
 /// Width of the search for new neighbours of a node that lost some.
 const MENDING: usize = 64;
-/// A search for links expands half of what it keeps, but so many at least: with 128 kept that takes a quarter off the time of a build
+/// A search for links expands half of what it keeps, but so many at least: with 128 kept that takes a fifth off the time of a build
 /// and costs texts 0.3 points of recall; with half of 64, frames of bursts no longer find themselves.
 const NARROW: usize = 64;
 /// How much nearer to a kept link than to the node a candidate must be to be left out, in distance (squared, for L2).

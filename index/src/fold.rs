@@ -4,7 +4,7 @@
 //! a vector is rewritten about log₂ times before there are enough of them for a graph. Graphs are merged by size in the same
 //! spirit: a big graph is left alone until what is to be added is worth a rewrite. Scanning the small ones meanwhile is cheap:
 //! the limit is where it costs about as much as a walk through the graph of a large library. A small library has its first graph sooner:
-//! ten thousand pictures are found three times as fast with one, and it takes a second.
+//! among 4,600 CLIP images with one, three times as many queries were answered per second as by scanning their codes.
 
 use crate::segment::Part;
 

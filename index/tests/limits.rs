@@ -69,8 +69,8 @@ fn ten_thousand_neighbours_can_be_asked_for() {
 #[test]
 fn bursts_of_nearly_equal_vectors_stay_reachable() {
     const DIM: usize = 32;
-    /// Frames that differ by less have codes that say nothing about which is nearer.
-    const ALIKE: f64 = 5e-4;
+    /// Frames whose scores differ by less look the same.
+    const ALIKE: f64 = 1e-5;
     let mut random = Random(31);
     let scenes = embeddings(700, DIM, 30);
     // One picture, or a burst of dozens; frames of a burst differ by less than a step of the code, or by a few.
@@ -106,10 +106,9 @@ fn bursts_of_nearly_equal_vectors_stay_reachable() {
         let recall = queries.iter().map(recall).sum::<f64>() / queries.len() as f64;
         assert!(recall > 0.95, "recall@{k} {recall}");
     }
-    // And each frame of a burst by itself.
-    // And each frame by itself, or one of its burst.
+    // And each frame by itself, or one of its burst: so narrow a walk may end among the others.
     for vector in vectors.iter().step_by(11) {
-        assert!(reader.search(vector).k(1).ef(32).run().unwrap()[0].score > 1.0 - ALIKE as f32);
+        assert!(reader.search(vector).k(1).ef(32).run().unwrap()[0].score > 1.0 - 5e-4);
     }
 }
 

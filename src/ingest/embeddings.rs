@@ -63,7 +63,8 @@ impl Rows<'_> {
         watch: &mut Watch<'_>,
     ) -> Result<()> {
         let source = reading.state.id;
-        let (mut ticked, mut failure, mut last) = (Instant::now(), None, done);
+        // Asked at the first row too: a file that is read within a tick can be stopped as well.
+        let (mut ticked, mut failure, mut last) = (None::<Instant>, None, done);
         let read = file.read(done, |row| {
             let number = row.row;
             last = number + 1;
@@ -75,8 +76,8 @@ impl Rows<'_> {
                 if number % LOOK != 0 {
                     return Ok(());
                 }
-                if ticked.elapsed() >= TICK {
-                    ticked = Instant::now();
+                if ticked.is_none_or(|at| at.elapsed() >= TICK) {
+                    ticked = Some(Instant::now());
                     if (watch.cancel)() {
                         sink.rows_done(source, number + 1);
                         return Err(Error::Cancelled);

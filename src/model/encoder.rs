@@ -178,7 +178,7 @@ pub struct EncoderOptions {
     pub device: Device,
     /// A directory for weights that are packed for this processor, so that later starts map them instead of packing again.
     /// It takes as much space as the weights in their precision (twice that for int8) and may be deleted at any time. `None`
-    /// packs at every start, which costs half a second for a usual model.
+    /// packs at every start.
     pub cache: Option<PathBuf>,
     /// Instructions to use; `None` takes the best of this machine. For tests and measurements.
     pub isa: Option<Isa>,

@@ -110,7 +110,7 @@ impl Search<'_> {
     }
 
     /// The share of the best photos that the answer should hold on average, 0 to 1. Default 1: the answer is exact, and the
-    /// time grows with the library. At 0.95 a library of a million vectors answers as fast as one of ten thousand.
+    /// time grows with the library. Below that the graph of the index is walked where it is faster than looking at every vector.
     pub fn recall(mut self, recall: f32) -> Self {
         self.recall = recall;
         self

@@ -76,8 +76,7 @@ fn an_interrupted_run_goes_on_behind_the_rows_that_are_done() {
     let stopped = engine.collect([&path]).cancel(|| true).run();
     assert!(matches!(stopped, Err(Error::Cancelled)), "{stopped:?}");
     let before = engine.status().unwrap();
-    // On a slow machine all rows may be in before anybody asks whether to go on.
-    assert!(before.photos > 0 && (before.photos == u64::from(ROWS) || !before.sources[0].complete), "{before:?}");
+    assert!(before.photos > 0 && before.photos < u64::from(ROWS) && !before.sources[0].complete, "{}", before.photos);
     let report = engine.collect([&path]).run().unwrap();
     assert_eq!(report.added + before.photos, u64::from(ROWS));
     assert!(engine.status().unwrap().sources[0].complete);
