@@ -11,6 +11,7 @@
 //! - Keys are handed out in rising order and never twice.
 
 mod clause;
+mod copies;
 mod describe;
 #[cfg(feature = "server")]
 mod facets;
@@ -29,6 +30,7 @@ mod watch;
 mod words;
 mod write;
 
+pub(crate) use copies::{Copies, SIDE as COPY_SIDE, SMALL as SMALL_COPY};
 #[cfg(feature = "server")]
 pub(crate) use facets::{Facets, Live};
 pub(crate) use item::{Item, Said, SourceFile, SourceState, Whereabouts};

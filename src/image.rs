@@ -16,7 +16,7 @@ pub mod thumbnail;
 
 pub use decode::{DecodeOptions, Photo};
 pub use format::Format;
-pub use metadata::Metadata;
+pub use metadata::{Exposure, Metadata};
 pub use orientation::Orientation;
 pub use preprocess::{Interpolation, Preprocess, ResizeMode};
 pub use thumbnail::Thumbnail;

@@ -31,6 +31,7 @@ mod merge;
 mod pipeline;
 mod request;
 mod walk;
+mod watch;
 mod writer;
 
 pub use captions::EmbedCaptions;
@@ -38,8 +39,11 @@ pub use captions::EmbedCaptions;
 pub use collect::{Collect, Download, Part};
 pub(crate) use given::Given;
 #[cfg(feature = "collections")]
+pub(crate) use members::unpack;
+#[cfg(feature = "collections")]
 pub use merge::Merge;
 pub(crate) use pipeline::{Candidate, Event, Feed, Stages, Stopped};
 pub use request::{Ingest, Progress, Report, Skipped};
-pub(crate) use request::{Target, Watch, default_threads};
+pub(crate) use request::{Target, default_threads};
+pub(crate) use watch::{Watch, watched};
 pub(crate) use writer::{Pace, TICK, commit_index};

@@ -7,11 +7,15 @@ use crate::{Error, Result};
 
 /// Columns that every photo has, by the names that people may use, and what SQL calls them.
 const BUILTIN: &[(&str, &str)] = &[
+    ("aperture", "aperture"),
     ("camera", "camera"),
     ("caption", "caption"),
+    ("exposure_time", "exposure_time"),
+    ("focal_length", "focal_length"),
     ("format", "nullif(format, '')"),
     ("hash", "lower(hex(hash))"),
     ("height", "nullif(height, 0)"),
+    ("iso", "iso"),
     ("key", "key"),
     ("latitude", "latitude"),
     ("lens", "lens"),

@@ -51,8 +51,26 @@ pub(super) fn source(db: &Transaction<'_>, file: &SourceFile) -> rusqlite::Resul
 /// Puts the words of a photo into the full-text index, in place of those that it had.
 pub(super) fn index_words(db: &Transaction<'_>, key: Key, caption: Option<&str>, place: &Path) -> rusqlite::Result<()> {
     let name = place.file_name().unwrap_or(place.as_os_str()).to_string_lossy();
-    db.prepare_cached("INSERT OR REPLACE INTO words (rowid, caption, name) VALUES (?1, ?2, ?3)")?
-        .execute(params![key as i64, caption, name])?;
+    db.prepare_cached("INSERT OR REPLACE INTO words (rowid, caption, name) VALUES (?1, ?2, ?3)")?.execute(params![
+        key as i64,
+        caption.map(words::spaced),
+        words::spaced(&name)
+    ])?;
+    Ok(())
+}
+
+/// Puts the words of all photos that are in a script without spaces into the index again.
+pub(super) fn index_words_anew(db: &Transaction<'_>) -> rusqlite::Result<()> {
+    let mut rows = db.prepare("SELECT key, coalesce(link, path), caption, link IS NULL AND hash = x'' FROM photo")?;
+    let mut rows = rows.query([])?;
+    while let Some(row) = rows.next()? {
+        let (key, place, caption): (i64, _, Option<String>) = (row.get(0)?, path_of(row, 1)?, row.get(2)?);
+        let place = if row.get(3)? { Path::new("") } else { &place };
+        let name = place.file_name().unwrap_or_default().to_string_lossy();
+        if words::is_unspaced(&name) || caption.as_deref().is_some_and(words::is_unspaced) {
+            index_words(db, key as Key, caption.as_deref(), place)?;
+        }
+    }
     Ok(())
 }
 
@@ -357,6 +375,24 @@ mod tests {
     }
 
     #[test]
+    fn any_stretch_of_a_caption_without_spaces_is_found() {
+        let (_dir, catalog) = library(&[
+            json!({"caption": "两只小狗在雪地里奔跑"}),
+            json!({"caption": "夏の海辺で遊ぶ子供たち beach"}),
+            json!({"caption": "눈 위의 강아지들"}),
+        ]);
+        let ask = |text: &str| select(&catalog, Condition::Mentions(text.to_owned()));
+        for (text, found) in [("小狗", 1), ("狗", 1), ("雪地", 1), ("海辺", 2), ("子供 beach", 2), ("강아지", 3)]
+        {
+            assert_eq!(ask(text), [found], "{text}");
+        }
+        assert_eq!(ask("狗小"), Vec::<Key>::new(), "the order counts");
+        let ranked =
+            catalog.read().unwrap().ranked_by_words(&["一只小狗"], false, &Filter::new(), 10).unwrap().unwrap();
+        assert_eq!(ranked[0].0, 1);
+    }
+
+    #[test]
     fn columns_beyond_the_most_are_kept_together() {
         let many: Map<String, Value> = (0..MOST_FIELDS + 5).map(|n| (format!("c{n}"), json!(n))).collect();
         let (_dir, catalog) = library(&[Value::Object(many.clone())]);
@@ -374,13 +410,15 @@ mod tests {
         old.pragma_update(None, "user_version", 1).unwrap();
         old.execute_batch(
             "INSERT INTO space VALUES (1, 'm', 'f', 4, 'index-f', 'current');
-             INSERT INTO photo VALUES (7, '/a/Sunset Rome.jpg', 1, 2, x'00', 'jpeg', 3, 4, '2024', NULL, NULL, NULL, NULL, NULL, NULL);",
+             INSERT INTO photo VALUES (7, '/a/Sunset Rome.jpg', 1, 2, x'00', 'jpeg', 3, 4, '2024', NULL, NULL, NULL, NULL, NULL, NULL);
+             INSERT INTO photo VALUES (8, '/a/罗马的日落.jpg', 1, 2, x'01', 'jpeg', 3, 4, '2024', NULL, NULL, NULL, NULL, NULL, NULL);",
         )
         .unwrap();
         drop(old);
         let catalog = Catalog::open(dir.path()).unwrap();
         assert_eq!(select(&catalog, Condition::Mentions("rome".to_owned())), [7]);
-        assert_eq!(select(&catalog, Condition::Where("width = 3".parse().unwrap())), [7]);
+        assert_eq!(select(&catalog, Condition::Mentions("日落".to_owned())), [8]);
+        assert_eq!(select(&catalog, Condition::Where("width = 3 and key < 8 and iso is null".parse().unwrap())), [7]);
         let record = catalog.read().unwrap().records(&[7]).unwrap().remove(0);
         assert_eq!((record.caption, record.link, record.width), (None, None, 3));
         assert_eq!(catalog.read().unwrap().sources().unwrap(), []);

@@ -204,6 +204,7 @@ mod tests {
                     }),
                     camera: cameras[at(4)].map(str::to_owned),
                     lens: [None, Some("EF 50mm")][at(2)].map(str::to_owned),
+                    exposure: crate::image::Exposure::default(),
                     place: places[at(6)].map(|(latitude, longitude)| Place { latitude, longitude }),
                     link: None,
                     caption: None,

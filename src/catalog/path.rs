@@ -29,8 +29,8 @@ pub(super) fn from_sql(value: ValueRef<'_>) -> Option<PathBuf> {
 ///
 /// Ranges, so that the index on `path` answers: what begins with a prefix lies between it and its successor.
 pub(super) fn below(dir: &Path) -> (&'static str, Vec<Value>) {
-    // Without a trailing separator, as `Path` compares them.
-    let dir: PathBuf = dir.components().collect();
+    // Without a trailing separator, as `Path` compares them. The two slashes of an address are no empty folder.
+    let dir: PathBuf = if is_address(dir) { dir.to_path_buf() } else { dir.components().collect() };
     let dir = dir.as_path();
     let mut inside = dir.as_os_str().to_owned();
     if !dir.as_os_str().as_encoded_bytes().ends_with(&[MAIN_SEPARATOR as u8]) {

@@ -188,6 +188,12 @@ impl<'a> Reader<'a> {
         })
     }
 
+    /// Whether a photo has the content of a hash in hexadecimal, gone ones included.
+    pub(crate) fn has_content(&self, hash: &str) -> Result<bool> {
+        let Ok(hash) = blake3::Hash::from_hex(hash) else { return Ok(false) };
+        self.ask(|db| db.prepare_cached("SELECT 1 FROM photo WHERE hash = ?1")?.exists([hash.as_bytes().as_slice()]))
+    }
+
     /// Records with a content, gone ones included.
     pub(crate) fn with_content(&self, hash: &Hash) -> Result<Vec<Record>> {
         self.ask(|db| {

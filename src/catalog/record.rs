@@ -6,6 +6,7 @@ use rusqlite::Row;
 use rusqlite::types::ValueRef;
 
 use super::{Item, Key, Said, path};
+use crate::image::Exposure;
 
 /// Content hash: BLAKE3 of all bytes of the file.
 pub(crate) type Hash = [u8; 32];
@@ -50,6 +51,8 @@ pub struct Record {
     pub camera: Option<String>,
     /// Lens model.
     pub lens: Option<String>,
+    /// How it was exposed.
+    pub exposure: Exposure,
     /// Where it was taken.
     pub place: Option<Place>,
     /// The source that it came from.
@@ -59,7 +62,8 @@ pub struct Record {
 }
 
 /// The columns that [`Record::from_row`] reads, in its order.
-pub(super) const COLUMNS: &str = "key, path, size, mtime, hash, format, width, height, taken, camera, lens, latitude, longitude, link, caption, source";
+pub(super) const COLUMNS: &str = "key, path, size, mtime, hash, format, width, height, taken, camera, lens, latitude, longitude, link, caption, source, \
+     aperture, exposure_time, iso, focal_length";
 
 impl Record {
     /// A row that selected [`COLUMNS`].
@@ -84,6 +88,12 @@ impl Record {
             taken,
             camera: row.get(9)?,
             lens: row.get(10)?,
+            exposure: Exposure {
+                aperture: row.get(16)?,
+                time: row.get(17)?,
+                iso: row.get(18)?,
+                focal_length: row.get(19)?,
+            },
             place,
             link: row.get(13)?,
             caption: row.get(14)?,
@@ -106,6 +116,7 @@ impl Record {
             taken: None,
             camera: None,
             lens: None,
+            exposure: Exposure::default(),
             place: None,
             link: None,
             caption: None,

@@ -14,7 +14,7 @@ pub(super) const APPLICATION: i32 = 0x5449_4e54;
 pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Step *n* leads from version *n* to *n* + 1.
-pub(super) const MIGRATIONS: &[&str] = &[V1, V2];
+pub(super) const MIGRATIONS: &[&str] = &[V1, V2, V3];
 
 /// `time` is when the photo was taken, or the file's modification time in local civil time where the camera did not say, as
 /// ISO 8601 text: it sorts, it fits SQLite's date functions, and people can read it.
@@ -115,6 +115,16 @@ CREATE TRIGGER photo_forgotten AFTER DELETE ON photo BEGIN
     DELETE FROM meta WHERE key = old.key;
     DELETE FROM words WHERE rowid = old.key;
 END;
+";
+
+/// How photos were exposed. Those that are here already say nothing of it until they are taken in anew. With this step
+/// [`super::describe::index_words_anew`] puts captions and names in scripts without spaces into the full-text index as the words
+/// of [`super::words`].
+const V3: &str = "
+ALTER TABLE photo ADD COLUMN aperture REAL;
+ALTER TABLE photo ADD COLUMN exposure_time REAL;
+ALTER TABLE photo ADD COLUMN iso INTEGER;
+ALTER TABLE photo ADD COLUMN focal_length REAL;
 ";
 
 /// What the directory of a space's captions is called, behind the name of its index.

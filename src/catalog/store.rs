@@ -196,6 +196,9 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<()> {
         for step in MIGRATIONS.iter().skip(found as usize) {
             transaction.execute_batch(step)?;
         }
+        if (1..3).contains(&found) {
+            super::describe::index_words_anew(&transaction)?;
+        }
         transaction.pragma_update(None, "application_id", APPLICATION)?;
         transaction.pragma_update(None, "user_version", supported.max(found))?;
         transaction.commit()

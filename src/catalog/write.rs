@@ -208,8 +208,8 @@ fn apply(db: &Transaction<'_>, change: &Change, dropped: &mut Keys) -> rusqlite:
             let item = record.item.as_deref();
             db.prepare_cached(
                 "INSERT INTO photo (key, path, size, mtime, hash, format, width, height, time, taken, camera, lens, \
-                 latitude, longitude, source, start, link, caption) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
+                 latitude, longitude, source, start, link, caption, aperture, exposure_time, iso, focal_length) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22)",
             )?
             .execute(params![
                 record.key as i64,
@@ -230,6 +230,10 @@ fn apply(db: &Transaction<'_>, change: &Change, dropped: &mut Keys) -> rusqlite:
                 item.and_then(|item| item.start).map(|start| start as i64),
                 record.link,
                 record.caption,
+                record.exposure.aperture,
+                record.exposure.time,
+                record.exposure.iso,
+                record.exposure.focal_length,
             ])?;
             // The address of a row of numbers has no words that anybody would look for.
             let named = !hash_is_empty || record.link.is_some();

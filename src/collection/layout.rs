@@ -5,6 +5,9 @@
 //! images/img_emb_0000.npy   texts/text_emb_0000.npy     metadata/metadata_0000.parquet   LAION
 //! a.npy   b.npy   a.parquet   b.parquet                                                  a folder, or one of these files
 //! ```
+//! Without `img_emb` the rows of `text_emb` are captions without pictures. Their vectors stand for both: texts and pictures have one
+//! space, so captions are found by what they mean whichever of the two is asked.
+//!
 //! Rows count through all files in the order of their names: row *n* of the matrices is row *n* of the tables, wherever files
 //! end. A table with more or fewer rows than the matrices is refused: every caption would stand with another picture.
 
@@ -60,9 +63,7 @@ pub(crate) struct EmbeddingRow {
 
 /// Whether a folder is a collection of embeddings.
 pub(super) fn is_embeddings(folder: &Path) -> bool {
-    [folder.join("img_emb"), folder.join("images"), folder.to_path_buf()]
-        .iter()
-        .any(|dir| !files(dir, &["npy"]).is_empty())
+    ["img_emb", "images", "text_emb", "texts", "."].iter().any(|dir| !files(&folder.join(dir), &["npy"]).is_empty())
 }
 
 /// Files of a folder with these extensions, by name.
@@ -101,7 +102,9 @@ impl Embeddings {
     }
 
     fn folder(folder: &Path, column: Option<&str>) -> Result<Embeddings> {
-        for (images, texts) in [("img_emb", "text_emb"), ("images", "texts")] {
+        for (images, texts) in
+            [("img_emb", "text_emb"), ("images", "texts"), ("text_emb", "text_emb"), ("texts", "texts")]
+        {
             let vectors = files(&folder.join(images), &["npy"]);
             if !vectors.is_empty() {
                 let captions = files(&folder.join(texts), &["npy"]);
@@ -110,7 +113,9 @@ impl Embeddings {
             }
         }
         if let Some(parent) = folder.parent()
-            && folder.file_name().is_some_and(|name| name == "img_emb" || name == "images")
+            && folder
+                .file_name()
+                .is_some_and(|name| name == "img_emb" || name == "images" || name == "text_emb" || name == "texts")
             && is_embeddings(parent)
         {
             return Self::folder(parent, column);

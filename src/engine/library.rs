@@ -7,7 +7,7 @@ use std::time::Duration;
 use tintype_index::{Config, Index, KeySet, Metric};
 
 use super::{Status, Switch, VerifyReport};
-use crate::catalog::{CAPTIONS, Catalog, Key, Reader, Record, Space, WriteLock, absolute};
+use crate::catalog::{CAPTIONS, Catalog, Copies, Key, Reader, Record, Space, WriteLock, absolute};
 #[cfg(feature = "collections")]
 use crate::ingest::{Collect, Merge};
 use crate::ingest::{EmbedCaptions, Ingest, Target};
@@ -203,6 +203,8 @@ impl Engine {
             }
             index.commit()?;
         }
+        let reader = self.catalog.read()?;
+        Copies::of(&self.dir).retain(|hash| reader.has_content(hash))?;
         Ok(dropped.len() as u64)
     }
 

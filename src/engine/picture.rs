@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::Engine;
-use crate::catalog::{Key, Reader, SourceKind, Whereabouts, is_address};
+use crate::catalog::{Copies, Key, Reader, Record, SourceKind, Whereabouts, is_address};
 use crate::image::Format;
 use crate::{Error, Result};
 
@@ -19,10 +19,11 @@ impl Engine {
     ///
     /// Hands out nothing but pictures, and of what metadata points at only what lies in a folder that was indexed or that was
     /// named as the place of the pictures: an address in somebody's table must not open any file of this machine. Costs one read;
-    /// of a gzipped shard everything before the picture is read as well.
+    /// of a gzipped shard everything before the picture is read as well. Of a picture of the web it is the small copy that was kept
+    /// when it was taken in.
     ///
     /// # Errors
-    /// [`Error::NoPicture`] if the library has no such photo, knows only its vector, or the picture is on the web; [`Error::Io`] if
+    /// [`Error::NoPicture`] if the library has no such photo, knows only its vector, or the picture is on the web and has no copy; [`Error::Io`] if
     /// its file is not there; [`Error::BadImage`] if what is there is no picture.
     pub fn open_image(&self, key: Key) -> Result<Vec<u8>> {
         let reader = self.catalog().read()?;
@@ -33,13 +34,21 @@ impl Engine {
         let bytes = match &found.source {
             Some((path, SourceKind::Tar, _)) => member(path, &found)?,
             Some((_, SourceKind::Embeddings, base)) => read(&linked(&reader, &found, base.as_deref())?)?,
-            _ if is_address(&found.path) => return Err(on_the_web(&found)),
+            _ if is_address(&found.path) => {
+                let record = reader.records(&[key])?.pop();
+                record.and_then(|record| self.small_copy(&record)).ok_or_else(|| on_the_web(&found))?
+            }
             _ => read(&own(&reader, &found)?)?,
         };
         match Format::sniff(&bytes) {
             Some(_) => Ok(bytes),
             None => Err(Error::BadImage { reason: "this is no picture any more".to_owned() }),
         }
+    }
+
+    /// The small copy of a picture that is not at hand, where one is kept.
+    pub(crate) fn small_copy(&self, record: &Record) -> Option<Vec<u8>> {
+        Copies::of(self.dir()).find(&record.hash)
     }
 
     /// The metadata of photos, in the order of the keys, as their collection gave it: column to value. Empty for a photo without

@@ -7,7 +7,7 @@
 //! Interrupted at any moment, a switch goes on where it was: what the second index holds is done.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
@@ -15,11 +15,12 @@ use std::time::Instant;
 use crossbeam_channel::RecvTimeoutError;
 
 use super::Engine;
-use super::library::{Current, open_index};
-use crate::catalog::{Catalog, Hash, Key, Reader, Record, Source, SourceKind};
+use super::library::{Current, open_captions, open_index};
+use crate::catalog::{Catalog, Copies, Hash, Key, Reader, Record, Source, SourceKind, is_address};
 use crate::image::DecodeOptions;
 use crate::ingest::{
-    Candidate, Event, Feed, Given, Pace, Progress, Skipped, Stages, Stopped, TICK, Watch, commit_index, default_threads,
+    Candidate, Event, Feed, Given, Pace, Progress, Skipped, Stages, Stopped, TICK, Watch, commit_index,
+    default_threads, watched,
 };
 use crate::model::Encode;
 use crate::query::{Condition, Filter};
@@ -49,6 +50,8 @@ pub struct Switch<'a> {
 /// Keys of one content that have no vector yet.
 type Todo = HashMap<Hash, Vec<Key>>;
 
+watched!(Switch);
+
 impl<'a> Switch<'a> {
     pub(super) fn new(engine: &'a Engine, encoder: Arc<dyn Encode>) -> Switch<'a> {
         Switch { engine, encoder, threads: default_threads(), watch: Watch::default() }
@@ -60,23 +63,11 @@ impl<'a> Switch<'a> {
         self
     }
 
-    /// Calls `progress` about ten times a second, on the thread that called [`Switch::run`].
-    pub fn on_progress(mut self, progress: impl FnMut(&Progress) + 'a) -> Self {
-        self.watch.progress = Box::new(progress);
-        self
-    }
-
-    /// Asks `cancel` about ten times a second, on the thread that called [`Switch::run`]; `true` ends the run.
-    pub fn cancel(mut self, cancel: impl FnMut() -> bool + 'a) -> Self {
-        self.watch.cancel = Box::new(cancel);
-        self
-    }
-
     /// Computes all vectors with the new model, then lets it answer and deletes the old vectors.
     ///
     /// Until then searches in this and other processes use the present model. Afterwards this engine has the new one, and
     /// engines that other processes have open say [`Error::SpaceMismatch`] at their next search. Nothing happens if the
-    /// library has this model already.
+    /// library has this model already. Captions that had vectors get new ones at the end.
     ///
     /// # Errors
     /// [`Error::NoRoot`] and [`Error::EmptyRoot`] if a folder of the library is not there: its photos could not be embedded.
@@ -84,7 +75,7 @@ impl<'a> Switch<'a> {
     pub fn run(mut self) -> Result<SwitchReport> {
         let engine = self.engine;
         let catalog = engine.catalog();
-        let mut writer = catalog.write()?;
+        let mut writer = self.watch.writer(catalog)?;
         let space = self.encoder.space();
         let present = catalog.current()?;
         if present.space.fingerprint == space.fingerprint && present.space.dim == space.dim {
@@ -92,6 +83,7 @@ impl<'a> Switch<'a> {
         }
         check_roots(&catalog.read()?)?;
         check_sources(&catalog.read()?)?;
+        let has_captions = open_captions(engine.dir(), &present)?.is_some();
         let coming = writer.coming(space)?;
         writer.sweep(engine.dir())?;
         let index = open_index(engine.dir(), &coming)?;
@@ -107,17 +99,23 @@ impl<'a> Switch<'a> {
         let space = catalog.current()?;
         engine.set_current(Current { space, index, encoder: self.encoder });
         writer.sweep(engine.dir())?;
+        drop(writer);
+        if has_captions {
+            let Watch { wait, progress, cancel } = std::mem::take(&mut self.watch);
+            engine.embed_captions().wait(wait).on_progress(progress).cancel(cancel).run()?;
+        }
         Ok(report)
     }
 
     fn embed(&mut self, mut todo: Todo, vectors: &mut tintype_index::Writer, report: &mut SwitchReport) -> Result<()> {
-        let catalog = self.engine.catalog();
+        let (library, catalog) = (self.engine.dir(), self.engine.catalog());
         let (bytes, stop) = (AtomicU64::new(0), AtomicBool::new(false));
         let stages = Stages {
             encoder: &*self.encoder,
             threads: self.threads,
             max_pixels: DecodeOptions::default().max_pixels,
             has_vector: &|_| Ok(false),
+            copies: None,
             bytes_read: &bytes,
             stop: &stop,
         };
@@ -125,7 +123,7 @@ impl<'a> Switch<'a> {
         let mut progress = Progress { found: keys.len() as u64, walked: true, ..Progress::default() };
         let watch = &mut self.watch;
         let source = |feed: &Feed<'_, Error>| {
-            let _ = feed_records(catalog, &keys, feed);
+            let _ = feed_records(library, catalog, &keys, feed);
         };
         stages.run(source, |events| {
             let (mut pace, mut ticked) = (Pace::new(), Instant::now());
@@ -223,8 +221,15 @@ fn plan(
     Ok(todo)
 }
 
-/// Sends one file of each content: the first that is there.
-fn feed_records(catalog: &Catalog, contents: &[Vec<Key>], feed: &Feed<'_, Error>) -> Result<(), Stopped> {
+/// Sends one file of each content: the first that is there. Gzipped shards come last, each in one pass over it.
+fn feed_records(
+    library: &Path,
+    catalog: &Catalog,
+    contents: &[Vec<Key>],
+    feed: &Feed<'_, Error>,
+) -> Result<(), Stopped> {
+    let copies = Copies::of(library);
+    let mut packed: HashMap<PathBuf, HashMap<PathBuf, Record>> = HashMap::new();
     for keys in contents {
         let records = match catalog.read().and_then(|reader| reader.records(keys)) {
             Ok(records) => records,
@@ -232,26 +237,61 @@ fn feed_records(catalog: &Catalog, contents: &[Vec<Key>], feed: &Feed<'_, Error>
         };
         let there = records.iter().find(|record| record.source.is_some() || record.path.is_file());
         let Some(record) = there.or(records.first()) else { continue };
-        match catalog.read().and_then(|reader| candidate(&reader, record)) {
-            Ok(candidate) => feed.file(candidate)?,
+        let whereabouts = match catalog.read().and_then(|reader| reader.whereabouts(record.key)) {
+            Ok(found) => found.filter(|_| record.source.is_some()),
             Err(error) => return feed.event(Event::Other(error)),
+        };
+        let candidate = Candidate::recorded(record);
+        match whereabouts.and_then(|found| Some((found.source?, found.start))) {
+            Some(((shard, SourceKind::Tar, _), Some(start))) => feed.file(candidate.given(Given::Part(shard, start)))?,
+            Some(((shard, SourceKind::Tar, _), None)) => {
+                packed.entry(shard).or_default().insert(record.path.clone(), record.clone());
+            }
+            _ if is_address(&record.path) => match copies.file(&record.hash) {
+                Some(copy) => feed.file(candidate.given(Given::Copy(copy)))?,
+                None => feed.event(candidate.unreadable(Error::NoPicture {
+                    path: record.path.clone(),
+                    reason: "the picture is on the web, and the library keeps no copy; take its list in again with --download"
+                        .to_owned(),
+                }))?,
+            },
+            _ => feed.file(candidate)?,
         }
+    }
+    for (shard, wanted) in packed {
+        unpack(&shard, wanted, feed)?;
     }
     Ok(())
 }
 
-/// A photo to read again: from its file, or out of its shard.
-fn candidate(reader: &Reader<'_>, record: &Record) -> Result<Candidate> {
-    let candidate = Candidate::recorded(record);
-    if record.source.is_none() {
-        return Ok(candidate);
+/// Sends the members of a gzipped shard. Those that are not there, or behind damage, are lines in the report.
+#[cfg(feature = "collections")]
+fn unpack(shard: &Path, mut wanted: HashMap<PathBuf, Record>, feed: &Feed<'_, Error>) -> Result<(), Stopped> {
+    let read = crate::ingest::unpack(shard, feed, |member| {
+        let address = PathBuf::from(format!("{}!{member}", shard.display()));
+        wanted.remove(&address).map(|record| Candidate::recorded(&record))
+    });
+    let reason = match read {
+        Ok(sent) => {
+            sent?;
+            "it is not in its shard any more".to_owned()
+        }
+        Err(error) => error.to_string(),
+    };
+    for (path, record) in wanted {
+        let error = Error::NoPicture { path, reason: reason.clone() };
+        feed.event(Candidate::recorded(&record).unreadable(error))?;
     }
-    let found = reader.whereabouts(record.key)?;
-    Ok(match found.and_then(|found| Some((found.source?, found.start))) {
-        Some(((shard, SourceKind::Tar, _), Some(start))) => candidate.given(Given::Part(shard, start)),
-        Some(((shard, SourceKind::Tar, _), None)) => candidate.given(Given::Packed(shard)),
-        _ => candidate,
-    })
+    Ok(())
+}
+
+#[cfg(not(feature = "collections"))]
+fn unpack(_: &Path, wanted: HashMap<PathBuf, Record>, feed: &Feed<'_, Error>) -> Result<(), Stopped> {
+    for (path, record) in wanted {
+        let reason = "this program was built without collections".to_owned();
+        feed.event(Candidate::recorded(&record).unreadable(Error::NoPicture { path, reason }))?;
+    }
+    Ok(())
 }
 
 /// Vectors that were made elsewhere cannot be made again: the library would lose those photos.

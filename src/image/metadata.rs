@@ -1,4 +1,4 @@
-//! What a camera wrote beside the pixels: orientation, time, camera, lens, place.
+//! What a camera wrote beside the pixels: orientation, time, camera, lens, exposure, place.
 //!
 //! Cameras leave placeholders where they know nothing: dates of zeros, coordinates of 0 ÷ 0, names of spaces. Such fields
 //! are empty here. Times are civil times as the camera's clock showed them; the offset to UTC is ignored, because few
@@ -20,10 +20,45 @@ pub struct Metadata {
     pub camera: Option<String>,
     /// Lens model.
     pub lens: Option<String>,
+    /// How it was exposed.
+    pub exposure: Exposure,
     /// Latitude and longitude in degrees, north and east positive.
     pub place: Option<(f64, f64)>,
     /// How the stored pixels must be turned to stand upright.
     pub orientation: Orientation,
+}
+
+/// How a photo was exposed, as far as the camera says.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Exposure {
+    /// The f-number: 2.8 for f/2.8.
+    pub aperture: Option<f64>,
+    /// Exposure time in seconds.
+    pub time: Option<f64>,
+    /// Sensitivity by ISO 12232.
+    pub iso: Option<u32>,
+    /// Focal length in millimetres, of the lens itself and not of one that would show the same on film.
+    pub focal_length: Option<f64>,
+}
+
+impl Exposure {
+    fn of(exif: &Exif) -> Exposure {
+        Exposure {
+            aperture: positive(exif, Tag::FNumber),
+            time: positive(exif, Tag::ExposureTime),
+            iso: primary(exif, Tag::PhotographicSensitivity)
+                .and_then(|field| field.value.get_uint(0))
+                // 65,535 stands for more than the field can hold.
+                .filter(|iso| (1..0xffff).contains(iso)),
+            focal_length: positive(exif, Tag::FocalLength),
+        }
+    }
+}
+
+/// A fraction above zero; lenses without contacts leave 0, and 0 ÷ 0 is unknown.
+fn positive(exif: &Exif, tag: Tag) -> Option<f64> {
+    let Value::Rational(parts) = &primary(exif, tag)?.value else { return None };
+    parts.first().filter(|part| part.num != 0 && part.denom != 0).map(Rational::to_f64)
 }
 
 impl Metadata {
@@ -35,6 +70,7 @@ impl Metadata {
             taken: taken.into_iter().find_map(|tag| date_time(primary(&exif, tag)?)),
             camera: camera(text(&exif, Tag::Make), text(&exif, Tag::Model)),
             lens: text(&exif, Tag::LensModel),
+            exposure: Exposure::of(&exif),
             place: place(&exif),
             orientation: orientation_of(&exif),
         }
@@ -195,6 +231,27 @@ mod tests {
         assert_eq!(place(dms([(91, 1), (0, 1), (0, 1)]), b"N", east()), None);
         assert_eq!(place(dms([(0, 0), (0, 0), (0, 0)]), b"N", east()), None);
         assert_eq!(place(dms([(0, 1), (0, 1), (0, 1)]), b"N", dms([(0, 1), (0, 1), (0, 1)])), None);
+    }
+
+    #[test]
+    fn exposure_is_read_and_placeholders_are_none() {
+        let fraction = |tag, num, denom| field(tag, Value::Rational(vec![Rational { num, denom }]));
+        let exposure = written(&[
+            fraction(Tag::FNumber, 28, 10),
+            fraction(Tag::ExposureTime, 1, 250),
+            fraction(Tag::FocalLength, 50, 1),
+            field(Tag::PhotographicSensitivity, Value::Short(vec![400])),
+        ])
+        .exposure;
+        let told = Exposure { aperture: Some(2.8), time: Some(0.004), iso: Some(400), focal_length: Some(50.0) };
+        assert_eq!(exposure, told);
+        let nothing = written(&[
+            fraction(Tag::FNumber, 0, 1),
+            fraction(Tag::ExposureTime, 0, 0),
+            fraction(Tag::FocalLength, 5, 0),
+            field(Tag::PhotographicSensitivity, Value::Short(vec![0])),
+        ]);
+        assert_eq!(nothing.exposure, Exposure::default());
     }
 
     #[test]

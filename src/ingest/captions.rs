@@ -9,7 +9,8 @@ use std::time::Instant;
 use tintype_index::{Config, Index, Metric};
 
 use super::collected::without_orphans;
-use super::request::{Target, Watch, writer};
+use super::request::Target;
+use super::watch::{Watch, watched};
 use super::{Pace, Progress, TICK, commit_index};
 use crate::catalog::Key;
 use crate::{Error, Result};
@@ -21,31 +22,14 @@ const BATCH: usize = 64;
 #[must_use = "nothing is embedded before `run`"]
 pub struct EmbedCaptions<'a> {
     target: Target<'a>,
-    wait: bool,
     watch: Watch<'a>,
 }
 
+watched!(EmbedCaptions);
+
 impl<'a> EmbedCaptions<'a> {
     pub(crate) fn new(target: Target<'a>) -> EmbedCaptions<'a> {
-        EmbedCaptions { target, wait: false, watch: Watch::default() }
-    }
-
-    /// Waits while another process writes to the library, instead of returning [`Error::Busy`].
-    pub fn wait(mut self, yes: bool) -> Self {
-        self.wait = yes;
-        self
-    }
-
-    /// Calls `progress` about ten times a second, on the thread that called [`EmbedCaptions::run`].
-    pub fn on_progress(mut self, progress: impl FnMut(&Progress) + 'a) -> Self {
-        self.watch.progress = Box::new(progress);
-        self
-    }
-
-    /// Asks `cancel` about ten times a second, on the thread that called [`EmbedCaptions::run`]; `true` ends the run.
-    pub fn cancel(mut self, cancel: impl FnMut() -> bool + 'a) -> Self {
-        self.watch.cancel = Box::new(cancel);
-        self
+        EmbedCaptions { target, watch: Watch::default() }
     }
 
     /// Embeds every caption that has no vector, and says how many those were. Several lines of one caption are one text; what a
@@ -55,7 +39,7 @@ impl<'a> EmbedCaptions<'a> {
     /// [`Error::Busy`] if another process writes, [`Error::Cancelled`] if `cancel` said so: what was done is kept.
     pub fn run(mut self) -> Result<u64> {
         let target = &self.target;
-        let _lock = writer(target.catalog, self.wait, &mut self.watch)?;
+        let _lock = self.watch.writer(target.catalog)?;
         let index = match &target.captions {
             Some(index) => index.clone(),
             None => make(target)?,

@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use super::members;
-use super::request::{Counters, Report, Target, Watch, default_threads, has_vector, writer};
+use super::request::{Counters, Report, Target, default_threads, has_vector};
+use super::watch::{Watch, watched};
 use super::writer::{Ingested, Sink};
-use super::{Feed, Progress, Stages};
+use super::{Feed, Stages};
 use super::{captions, embeddings};
-use crate::catalog::{SourceFile, SourceKind, SourceState, absolute};
+use crate::catalog::{Copies, SourceFile, SourceKind, SourceState, absolute};
 use crate::collection::{Columns, EmbeddingFile, Embeddings, detect, shards};
 use crate::image::DecodeOptions;
 use crate::{Error, Result};
@@ -41,12 +42,11 @@ pub struct Collect<'a> {
     paths: Vec<PathBuf>,
     pub(super) options: Options,
     threads: usize,
-    wait: bool,
     watch: Watch<'a>,
 }
 
 /// How files are read.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Options {
     pub(super) columns: Columns,
     /// Where relative paths of pictures begin.
@@ -54,6 +54,17 @@ pub(super) struct Options {
     /// Where whole files are not dealt out, which rows or samples of each.
     pub(super) part: Option<Part>,
     pub(super) download: Option<Download>,
+    /// Most bytes of copies.
+    pub(super) copies: u64,
+}
+
+/// Room for copies where nobody says how much: a hundred thousand pictures of 40 kB.
+const COPIES: u64 = 4_000_000_000;
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { columns: Columns::default(), images: None, part: None, download: None, copies: COPIES }
+    }
 }
 
 /// Whether and how pictures of the web are fetched.
@@ -89,10 +100,12 @@ pub(super) struct Reading {
 /// All files to read, and those of embeddings among them with what belongs to them.
 type Files = (Vec<SourceFile>, Vec<(PathBuf, EmbeddingFile)>);
 
+watched!(Collect);
+
 impl<'a> Collect<'a> {
     pub(crate) fn new(target: Target<'a>, paths: Vec<PathBuf>) -> Collect<'a> {
         let (threads, watch) = (default_threads(), Watch::default());
-        Collect { target, paths, options: Options::default(), threads, wait: false, watch }
+        Collect { target, paths, options: Options::default(), threads, watch }
     }
 
     /// Names of columns, where they are not the usual ones.
@@ -108,9 +121,17 @@ impl<'a> Collect<'a> {
         self
     }
 
-    /// Fetches pictures that are on the web. They are embedded, not kept.
+    /// Fetches pictures that are on the web. They are embedded, and a small copy is kept: [`Collect::copies`].
     pub fn download(mut self, download: Download) -> Self {
         self.options.download = Some(download);
+        self
+    }
+
+    /// Room in bytes for small copies (at most 640 pixels) of pictures of the web and of those in gzipped shards, which could not be
+    /// shown otherwise, or only by reading everything before them. All copies of the library count. 4 GB by default; with 0 none
+    /// are kept.
+    pub fn copies(mut self, bytes: u64) -> Self {
+        self.options.copies = bytes;
         self
     }
 
@@ -123,24 +144,6 @@ impl<'a> Collect<'a> {
     /// Threads that read and decode. One per core by default.
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = threads.max(1);
-        self
-    }
-
-    /// Waits while another process writes to the library, instead of returning [`Error::Busy`].
-    pub fn wait(mut self, yes: bool) -> Self {
-        self.wait = yes;
-        self
-    }
-
-    /// Calls `progress` about ten times a second, on the thread that called [`Collect::run`], and once at the end.
-    pub fn on_progress(mut self, progress: impl FnMut(&Progress) + 'a) -> Self {
-        self.watch.progress = Box::new(progress);
-        self
-    }
-
-    /// Asks `cancel` about ten times a second, on the thread that called [`Collect::run`]; `true` ends the run.
-    pub fn cancel(mut self, cancel: impl FnMut() -> bool + 'a) -> Self {
-        self.watch.cancel = Box::new(cancel);
         self
     }
 
@@ -159,7 +162,7 @@ impl<'a> Collect<'a> {
         let catalog = self.target.catalog;
         let has_captions = embeddings.iter().any(|(_, file)| file.has_captions());
         let mut watch = std::mem::take(&mut self.watch);
-        let mut writer = writer(catalog, self.wait, &mut watch)?;
+        let mut writer = watch.writer(catalog)?;
         if has_captions && self.target.captions.is_none() {
             self.target.captions = Some(captions::make(&self.target)?);
         }
@@ -200,11 +203,13 @@ impl<'a> Collect<'a> {
         if read.is_empty() {
             return Ok(());
         }
+        let copies = Copies::of(self.target.library);
         let stages = Stages {
             encoder: &*self.target.encoder,
             threads: self.threads,
             max_pixels: DecodeOptions::default().max_pixels,
             has_vector: &|hash| has_vector(catalog, &missing, hash),
+            copies: Some((&copies, self.options.copies)),
             bytes_read: &counters.bytes,
             stop: &AtomicBool::new(false),
         };
@@ -215,7 +220,7 @@ impl<'a> Collect<'a> {
         match stages.run(feed, |events| sink.drain(events, counters, watch))? {
             Ingested::Walked(table) => {
                 // The catalog must know of what came before it is asked for what was not met.
-                sink.commit(counters, watch)?;
+                sink.write(counters, watch)?;
                 let scope: Vec<PathBuf> = read
                     .iter()
                     .filter(|reading| reading.file.kind == SourceKind::Tar && self.options.part.is_none())

@@ -70,7 +70,13 @@ impl Sink<'_> {
                 self.changes.push(Change::Complete(source));
             }
             self.tallies.remove(&source);
+            self.concluded += 1;
         }
+    }
+
+    /// Whether sources were read, and all that they sent has arrived: nothing is left then that could be interrupted.
+    pub(super) fn all_sources_are_in(&self) -> bool {
+        self.concluded > 0 && self.tallies.is_empty()
     }
 
     /// A record with its vector, and the vector of its caption.

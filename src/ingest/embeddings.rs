@@ -12,7 +12,8 @@ use serde_json::Map;
 
 use super::TICK;
 use super::collect::{Options, Reading};
-use super::request::{Counters, Watch};
+use super::request::Counters;
+use super::watch::Watch;
 use super::writer::Sink;
 use crate::catalog::{Change, Item, Record, Said};
 use crate::collection::{EmbeddingFile, EmbeddingRow};

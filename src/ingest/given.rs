@@ -1,4 +1,4 @@
-//! Pictures whose bytes are not in a file of their own: members of a shard, and what was downloaded.
+//! Pictures whose bytes are not in a file of their own: members of a shard, what was downloaded, and copies.
 
 use std::fs;
 use std::io::{Read, Seek, SeekFrom};
@@ -16,8 +16,8 @@ use crate::{Error, Result};
 pub(crate) enum Given {
     /// In a larger file, from a byte on, as many as the file's size says.
     Part(PathBuf, u64),
-    /// In a gzipped shard, under the name behind the `!` of the file's address.
-    Packed(PathBuf),
+    /// In a copy that the library keeps: the same picture in other bytes.
+    Copy(PathBuf),
     /// In memory already.
     Held(Held),
 }
@@ -34,10 +34,7 @@ impl Given {
                 let permit = budget.take(file.size);
                 (part(&path, start, file.size)?, permit)
             }
-            Given::Packed(shard) => {
-                let permit = budget.take(file.size);
-                (packed(&shard, &file.path)?, permit)
-            }
+            Given::Copy(path) => (fs::read(&path).map_err(Error::io(&path))?, budget.take(0)),
             Given::Held(held) => (held.into_bytes(), budget.take(0)),
         };
         count.fetch_add(data.len() as u64, Ordering::Relaxed);
@@ -50,18 +47,6 @@ impl Given {
             }
         }
     }
-}
-
-#[cfg(feature = "collections")]
-fn packed(shard: &Path, address: &Path) -> Result<Vec<u8>> {
-    let address = address.to_string_lossy();
-    crate::collection::extract(shard, address.strip_prefix(&format!("{}!", shard.display())).unwrap_or_default())
-}
-
-#[cfg(not(feature = "collections"))]
-fn packed(_: &Path, address: &Path) -> Result<Vec<u8>> {
-    let reason = "this program was built without collections".to_owned();
-    Err(Error::NoPicture { path: address.to_path_buf(), reason })
 }
 
 fn part(path: &Path, start: u64, size: u64) -> Result<Vec<u8>> {

@@ -332,6 +332,26 @@ fn download(files: &Receiver<File>, fetcher: &Fetcher, feed: &Feed<'_, Walked>, 
     }
 }
 
+/// Sends members of a gzipped shard on in one pass over it; `wanted` knows them by their names.
+///
+/// # Errors
+/// As [`read_shard`]: members behind the damage were not sent.
+pub(crate) fn unpack<T>(
+    shard: &Path,
+    feed: &Feed<'_, T>,
+    mut wanted: impl FnMut(&str) -> Option<Candidate>,
+) -> Result<Result<(), Stopped>> {
+    let held = Arc::new(Budget::new(FILE_BYTES));
+    let mut flow = Ok(());
+    read_shard(shard, |sample| {
+        if let (Some(Bytes::Here(bytes)), Some(candidate)) = (sample.bytes, wanted(&sample.name)) {
+            flow = feed.file(candidate.given(Given::Held(Held::new(bytes, &held))));
+        }
+        if flow.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    })?;
+    Ok(flow)
+}
+
 /// Members of shards that were read to their end and not met there.
 pub(super) fn gone(unseen: Vec<Known>, sink: &mut Sink<'_>) {
     for Known { path, kind, .. } in unseen {

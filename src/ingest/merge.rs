@@ -10,10 +10,11 @@ use std::time::Instant;
 use tintype_index::Index;
 
 use super::TICK;
-use super::request::{Counters, Report, Target, Watch, writer};
+use super::captions;
+use super::request::{Counters, Report, Target};
+use super::watch::{Watch, watched};
 use super::writer::Sink;
-use super::{Progress, captions};
-use crate::catalog::{CAPTIONS, Catalog, Change, Item, Key, Record, SourceFile, absolute, fingerprint};
+use crate::catalog::{CAPTIONS, Catalog, Change, Copies, Item, Key, Record, SourceFile, absolute, fingerprint};
 use crate::{Error, Result};
 
 /// Rows that are read at a time.
@@ -32,23 +33,14 @@ struct Part {
     catalog: Catalog,
     vectors: tintype_index::Reader,
     captions: Option<tintype_index::Reader>,
+    copies: Copies,
 }
+
+watched!(Merge);
 
 impl<'a> Merge<'a> {
     pub(crate) fn new(target: Target<'a>, parts: Vec<PathBuf>) -> Merge<'a> {
         Merge { target, parts, watch: Watch::default() }
-    }
-
-    /// Calls `progress` about ten times a second, on the thread that called [`Merge::run`].
-    pub fn on_progress(mut self, progress: impl FnMut(&Progress) + 'a) -> Self {
-        self.watch.progress = Box::new(progress);
-        self
-    }
-
-    /// Asks `cancel` about ten times a second, on the thread that called [`Merge::run`]; `true` ends the run.
-    pub fn cancel(mut self, cancel: impl FnMut() -> bool + 'a) -> Self {
-        self.watch.cancel = Box::new(cancel);
-        self
     }
 
     /// Copies everything. In the report, `added` are the photos that were copied and `unchanged` those that were there.
@@ -77,16 +69,18 @@ impl<'a> Merge<'a> {
                 Err(tintype_index::Error::NotFound { .. }) => None,
                 opened => Some(opened?.reader()?),
             };
-            parts.push(Part { vectors: Index::open(dir.join(&space.directory))?.reader()?, captions, catalog });
+            let vectors = Index::open(dir.join(&space.directory))?.reader()?;
+            parts.push(Part { vectors, captions, catalog, copies: Copies::of(&dir) });
         }
         let mut watch = std::mem::take(&mut self.watch);
-        let writer = writer(self.target.catalog, false, &mut watch)?;
+        let writer = watch.writer(self.target.catalog)?;
         if parts.iter().any(|part| part.captions.is_some()) && self.target.captions.is_none() {
             self.target.captions = Some(captions::make(&self.target)?);
         }
         let mut sink = Sink::new(&self.target, writer)?;
         let counters = Counters::default();
-        match copy(&parts, &mut sink, &counters, &mut watch) {
+        let copies = Copies::of(self.target.library);
+        match copy(&parts, &copies, &mut sink, &counters, &mut watch) {
             Ok(()) => sink.finish(&counters, &mut watch),
             Err(Error::Cancelled) => {
                 Err(sink.commit(&counters, &mut Watch::hurried()).err().unwrap_or(Error::Cancelled))
@@ -99,7 +93,13 @@ impl<'a> Merge<'a> {
     }
 }
 
-fn copy(parts: &[Part], sink: &mut Sink<'_>, counters: &Counters, watch: &mut Watch<'_>) -> Result<()> {
+fn copy(
+    parts: &[Part],
+    copies: &Copies,
+    sink: &mut Sink<'_>,
+    counters: &Counters,
+    watch: &mut Watch<'_>,
+) -> Result<()> {
     use std::sync::atomic::Ordering::Relaxed;
     let mut there = HashSet::new();
     sink.database.read()?.paths(|path| {
@@ -138,6 +138,7 @@ fn copy(parts: &[Part], sink: &mut Sink<'_>, counters: &Counters, watch: &mut Wa
                 };
                 let source = record.source.and_then(|source| ours.get(&source).copied());
                 let item = Some(Box::new(Item { source, start, fields }));
+                copies.keep(&record.hash, u64::MAX, || part.copies.find(&record.hash));
                 sink.put(Record { source, item, ..record }, &vector, caption.as_deref())?;
             }
             if ticked.elapsed() >= TICK {

@@ -16,7 +16,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use super::budget::{Budget, DECODED_BYTES, FILE_BYTES};
 use super::given::Given;
 use super::walk::{File, mtime};
-use crate::catalog::{Hash, Place, Record};
+use crate::catalog::{COPY_SIDE, Copies, Hash, Place, Record, SMALL_COPY};
 use crate::image::{DecodeOptions, Format, Metadata, Photo, Preprocess};
 use crate::model::{Encode, PixelBatch};
 use crate::{Error, Result};
@@ -60,6 +60,11 @@ impl Candidate {
         Candidate { file, known: true, expected: Some(record.content()), given: None }
     }
 
+    /// As what the sink hears of it when it cannot be read.
+    pub(crate) fn unreadable<T>(self, error: Error) -> Event<T> {
+        Event::Skipped(self.file, None, error)
+    }
+
     /// With bytes from elsewhere.
     pub(crate) fn given(self, given: Given) -> Candidate {
         Candidate { given: Some(given), ..self }
@@ -90,6 +95,8 @@ pub(crate) struct Stages<'a> {
     pub(crate) max_pixels: u64,
     /// Whether a content has a vector already. Called on many threads.
     pub(crate) has_vector: &'a (dyn Fn(&Hash) -> Result<bool> + Sync),
+    /// Where copies of pictures go that come without a file to open later, and how many bytes they may take.
+    pub(crate) copies: Option<(&'a Copies, u64)>,
     pub(crate) bytes_read: &'a AtomicU64,
     /// Set by the sink to end the run early.
     pub(crate) stop: &'a AtomicBool,
@@ -187,6 +194,8 @@ impl Stages<'_> {
     ) -> Result<Prepared, (Option<Hash>, Error)> {
         let plain = |error| (None, error);
         let Candidate { file, known, expected, given } = candidate;
+        let fleeting = matches!(given, Some(Given::Held(_)));
+        let is_copy = matches!(given, Some(Given::Copy(_)));
         let content = match given {
             Some(given) => given.read(file.clone(), bytes, self.bytes_read).map(Some),
             None => self.read(&file, bytes),
@@ -194,7 +203,10 @@ impl Stages<'_> {
         let Some(Content { file, data, _permit }) = content.map_err(plain)? else {
             return Ok(Prepared::NoPicture(file));
         };
-        let hash = *blake3::hash(&data).as_bytes();
+        let hash = match expected {
+            Some(original) if is_copy => original,
+            _ => *blake3::hash(&data).as_bytes(),
+        };
         let fail = |error| (Some(hash), error);
         if expected.is_some_and(|expected| expected != hash) {
             return Err(plain(Error::Changing));
@@ -208,6 +220,9 @@ impl Stages<'_> {
         let options = DecodeOptions { max_pixels: self.max_pixels, ..DecodeOptions::default() };
         // Decoders are other people's code and see hostile bytes: a panic there is one bad photo.
         let decoded = catch_unwind(AssertUnwindSafe(|| -> Result<_> {
+            if let (Some((copies, room)), true) = (self.copies, fleeting) {
+                copies.keep(&hex(&hash), room, || small(&data, &options));
+            }
             let photo = Photo::decode_for(&data, &options, preprocess)?;
             let pixels = preprocess.apply(&photo)?;
             Ok((photo.format(), photo.width(), photo.height(), pixels, Metadata::read(&data)))
@@ -219,13 +234,14 @@ impl Stages<'_> {
             size: file.size,
             mtime: file.mtime,
             path: file.path,
-            hash: blake3::Hash::from(hash).to_hex().as_str().to_owned(),
+            hash: hex(&hash),
             format: format.name().to_owned(),
             width,
             height,
             taken: metadata.taken,
             camera: metadata.camera,
             lens: metadata.lens,
+            exposure: metadata.exposure,
             place: metadata.place.map(|(latitude, longitude)| Place { latitude, longitude }),
             ..Record::blank()
         };
@@ -321,6 +337,19 @@ enum Prepared {
     Picture(Picture),
     Familiar(File, Hash),
     NoPicture(File),
+}
+
+fn hex(hash: &Hash) -> String {
+    blake3::Hash::from(*hash).to_hex().to_string()
+}
+
+/// A small version of a picture, or the picture where that is small; none if it cannot be read.
+fn small(data: &[u8], options: &DecodeOptions) -> Option<Vec<u8>> {
+    if data.len() <= SMALL_COPY {
+        return Some(data.to_vec());
+    }
+    let made = Photo::decode_for_thumbnail(data, options, COPY_SIDE).ok()?.thumbnail(COPY_SIDE).to_jpeg(85).ok()?;
+    Some(if made.len() < data.len() { made } else { data.to_vec() })
 }
 
 fn of_catalog(error: &Error) -> bool {

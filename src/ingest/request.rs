@@ -4,14 +4,14 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
 
 use super::absent::Absent;
 use super::diff::{Table, Verdict};
 use super::pipeline::{Candidate, Event, Feed, Stages, Stopped};
 use super::walk::{Roots, Rules, Step};
+use super::watch::{Watch, watched};
 use super::writer::{Ingested, Sink};
-use crate::catalog::{Catalog, Hash, Key, Keys, Said, Writer};
+use crate::catalog::{Catalog, Hash, Key, Keys, Said};
 use crate::image::DecodeOptions;
 use crate::model::Encode;
 use crate::{Error, Result};
@@ -97,27 +97,7 @@ pub struct Ingest<'a> {
     rules: Rules,
     threads: usize,
     max_pixels: u64,
-    wait: bool,
     watch: Watch<'a>,
-}
-
-/// The closures of a request.
-pub(crate) struct Watch<'a> {
-    pub(crate) progress: Box<dyn FnMut(&Progress) + 'a>,
-    pub(crate) cancel: Box<dyn FnMut() -> bool + 'a>,
-}
-
-impl Watch<'_> {
-    /// Stops whatever can wait.
-    pub(crate) fn hurried() -> Self {
-        Watch { progress: Box::new(|_| {}), cancel: Box::new(|| true) }
-    }
-}
-
-impl Default for Watch<'_> {
-    fn default() -> Self {
-        Watch { progress: Box::new(|_| {}), cancel: Box::new(|| false) }
-    }
 }
 
 /// Threads where the caller does not say: one per core.
@@ -141,11 +121,13 @@ pub(super) enum Walked {
     Failed(Error),
 }
 
+watched!(Ingest);
+
 impl<'a> Ingest<'a> {
     pub(crate) fn new(target: Target<'a>, paths: Vec<PathBuf>) -> Ingest<'a> {
         let rules = Rules { library: target.library.to_path_buf(), ..Rules::default() };
         let max_pixels = DecodeOptions::default().max_pixels;
-        Ingest { target, paths, rules, threads: default_threads(), max_pixels, wait: false, watch: Watch::default() }
+        Ingest { target, paths, rules, threads: default_threads(), max_pixels, watch: Watch::default() }
     }
 
     /// Also leaves out what matches this pattern, in the syntax of `.gitignore`, relative to each path that was given. Adds to
@@ -180,24 +162,6 @@ impl<'a> Ingest<'a> {
         self
     }
 
-    /// Waits while another process writes to the library, instead of returning [`Error::Busy`].
-    pub fn wait(mut self, yes: bool) -> Self {
-        self.wait = yes;
-        self
-    }
-
-    /// Calls `progress` about ten times a second, on the thread that called [`Ingest::run`], and once at the end.
-    pub fn on_progress(mut self, progress: impl FnMut(&Progress) + 'a) -> Self {
-        self.watch.progress = Box::new(progress);
-        self
-    }
-
-    /// Asks `cancel` about ten times a second, on the thread that called [`Ingest::run`]; `true` ends the run.
-    pub fn cancel(mut self, cancel: impl FnMut() -> bool + 'a) -> Self {
-        self.watch.cancel = Box::new(cancel);
-        self
-    }
-
     /// Brings the library in line with the files.
     ///
     /// A file whose size and modification time are as they were costs one `stat`. Photos are searchable a few seconds after
@@ -210,7 +174,7 @@ impl<'a> Ingest<'a> {
     pub fn run(mut self) -> Result<Report> {
         let roots = Roots::new(&self.paths)?;
         let catalog = self.target.catalog;
-        let writer = writer(catalog, self.wait, &mut self.watch)?;
+        let writer = self.watch.writer(catalog)?;
         let mut sink = Sink::new(&self.target, writer)?;
         let missing = sink.missing().clone();
         let scope = roots.outermost();
@@ -220,6 +184,7 @@ impl<'a> Ingest<'a> {
             threads: self.threads,
             max_pixels: self.max_pixels,
             has_vector: &|hash| has_vector(catalog, &missing, hash),
+            copies: None,
             bytes_read: &counters.bytes,
             stop: &AtomicBool::new(false),
         };
@@ -240,28 +205,13 @@ impl<'a> Ingest<'a> {
             }
         };
         // The catalog must know of moves before it is asked for what was not met.
-        sink.commit(&counters, watch)?;
+        sink.write(&counters, watch)?;
         let absent = Absent::of(table.unseen(catalog, &scope)?, &roots, &self.rules, sink.unreadable());
         absent.photos.into_iter().for_each(|key| sink.gone(key));
         absent.skipped.into_iter().for_each(|path| sink.forget(path));
         absent.doubtful.into_iter().for_each(|(path, error)| sink.skip(path, error));
         roots.all().for_each(|root| sink.indexed(root));
         sink.finish(&counters, watch)
-    }
-}
-
-/// The writing side of a catalog, if need be when another process is done.
-pub(crate) fn writer<'c>(catalog: &'c Catalog, wait: bool, watch: &mut Watch<'_>) -> Result<Writer<'c>> {
-    loop {
-        match catalog.write() {
-            Err(Error::Busy { .. }) if wait => {
-                if (watch.cancel)() {
-                    return Err(Error::Cancelled);
-                }
-                std::thread::sleep(Duration::from_millis(100));
-            }
-            writer => return writer,
-        }
     }
 }
 

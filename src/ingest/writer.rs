@@ -13,8 +13,9 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use super::collected::{Tally, speaks_of_photos, without_orphans};
 use super::diff::Table;
 use super::pipeline::Event;
-use super::request::{Counters, Progress, Report, Skipped, Target, Walked, Watch};
+use super::request::{Counters, Progress, Report, Skipped, Target, Walked};
 use super::walk::File;
+use super::watch::Watch;
 use crate::catalog::{Catalog, Change, Hash, Key, Keys, Record, Said, Writer};
 use crate::{Error, Result};
 
@@ -104,6 +105,8 @@ pub(super) struct Sink<'a> {
     pub(super) beside: Vec<File>,
     /// Sources that are being read.
     pub(super) tallies: HashMap<i64, Tally>,
+    /// Sources of which everything has arrived.
+    pub(super) concluded: usize,
     pub(super) report: Report,
     pub(super) done: u64,
     pub(super) pace: Pace,
@@ -159,6 +162,7 @@ impl<'a> Sink<'a> {
             unreadable: Vec::new(),
             beside: Vec::new(),
             tallies: HashMap::new(),
+            concluded: 0,
             report: Report { first, ..Report::default() },
             done: 0,
             pace: Pace::new(),
@@ -192,7 +196,7 @@ impl<'a> Sink<'a> {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             if ticked.elapsed() >= TICK {
-                if (watch.cancel)() {
+                if (watch.cancel)() && !(table.is_some() && self.all_sources_are_in()) {
                     return Ok(Ingested::Cancelled);
                 }
                 (watch.progress)(&counters.progress(&self.report, self.done));
@@ -401,6 +405,12 @@ impl<'a> Sink<'a> {
     /// # Errors
     /// [`Error::Cancelled`] if `watch` said so: everything is committed then.
     pub(super) fn commit(&mut self, counters: &Counters, watch: &mut Watch<'_>) -> Result<()> {
+        self.write(counters, watch)?;
+        if (watch.cancel)() { Err(Error::Cancelled) } else { Ok(()) }
+    }
+
+    /// As [`Sink::commit`], where nothing is left that could be interrupted.
+    pub(super) fn write(&mut self, counters: &Counters, watch: &mut Watch<'_>) -> Result<()> {
         let start = Instant::now();
         self.index.commit()?;
         if let Some(captions) = &mut self.captions {
@@ -417,16 +427,16 @@ impl<'a> Sink<'a> {
         self.pace.committed(start);
         let graph = self.index.merging().filter(|(_, all)| *all > 0);
         (watch.progress)(&Progress { graph, ..counters.progress(&self.report, self.done) });
-        if (watch.cancel)() { Err(Error::Cancelled) } else { Ok(()) }
+        Ok(())
     }
 
     /// Commits the rest, removals included, and waits for the graph.
     ///
     /// # Errors
-    /// [`Error::Cancelled`] if `watch` said so: everything is committed then, but for a graph that can wait.
+    /// [`Error::Cancelled`] if `watch` said so while a graph was built: everything is committed then, and the graph can wait.
     pub(super) fn finish(mut self, counters: &Counters, watch: &mut Watch<'_>) -> Result<Report> {
         self.attach_beside()?;
-        self.commit(counters, watch)?;
+        self.write(counters, watch)?;
         let mut stopped = commit_index(&mut self.index, watch, counters.progress(&self.report, self.done))?;
         if let Some(captions) = &mut self.captions {
             stopped |= commit_index(captions, watch, counters.progress(&self.report, self.done))?;

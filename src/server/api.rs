@@ -2,6 +2,7 @@
 //!
 //! The description that is served is made from the types that are served, so it cannot tell of another API than this one.
 
+mod asked;
 mod items;
 mod search;
 mod status;

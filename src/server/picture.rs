@@ -1,10 +1,13 @@
 //! The bytes of a picture of the library, and small versions of it.
 
+use std::path::Path;
+
+use super::Fetch;
 use super::failure::Failure;
 use super::metrics::Step;
 use super::service::Service;
 use super::view::View;
-use crate::catalog::is_address;
+use crate::catalog::{COPY_SIDE, is_address};
 use crate::image::{DecodeOptions, Format, Photo};
 use crate::{Error, Record};
 
@@ -14,6 +17,8 @@ pub(super) const SIDES: [u32; 5] = [160, 320, 640, 1280, 2560];
 pub(super) struct Picture {
     pub(super) bytes: Vec<u8>,
     pub(super) format: Format,
+    /// Whether the library keeps these bytes in place of the picture's own.
+    is_copy: bool,
 }
 
 /// Whether there may be a file to read: not for what is on the web, nor for a vector that came without a picture.
@@ -32,9 +37,14 @@ impl Picture {
             error => error.into(),
         };
         let bytes = view.engine.open_image(record.key).map_err(absent)?;
+        Picture::of(bytes, record)
+    }
+
+    /// The bytes, if they are a picture.
+    fn of(bytes: Vec<u8>, record: &Record) -> Result<Picture, Failure> {
         let format = Format::sniff(&bytes[..bytes.len().min(Format::SNIFF_LEN)]);
         let format = format.ok_or_else(|| Failure::absent(format!("photo {} is no picture any more", record.key)))?;
-        Ok(Picture { bytes, format })
+        Ok(Picture { bytes, format, is_copy: is_address(&record.path) })
     }
 
     /// The media type, as registered.
@@ -56,18 +66,37 @@ impl Picture {
 }
 
 impl Service {
+    /// The small copy of a picture whose own bytes cost more to reach, where that is large enough.
+    fn small_copy(&self, view: &View, record: &Record, side: u32) -> Option<Picture> {
+        if side > COPY_SIDE || record.source.is_none() {
+            return None;
+        }
+        let bytes = view.engine.small_copy(record)?;
+        let format = Format::sniff(&bytes)?;
+        Some(Picture { bytes, format, is_copy: true })
+    }
+
     /// A JPEG of a photo whose longer side has at most the next of [`SIDES`] pixels: from the cache, or made.
     pub(super) fn thumbnail(&self, view: &View, record: &Record, side: u32) -> Result<Vec<u8>, Failure> {
         let side = SIDES.into_iter().find(|known| *known >= side).unwrap_or(SIDES[SIDES.len() - 1]);
         self.metrics.time(Step::Thumbnail, || {
-            if let Some(found) = self.thumbnails.find(&record.hash, side) {
+            let address = record.link.as_deref().filter(|link| record.hash.is_empty() && is_address(Path::new(link)));
+            // What is known by its address only is kept under that.
+            let name = address.map_or_else(|| record.hash.clone(), |address| hash(address.as_bytes()));
+            if let Some(found) = self.thumbnails.find(&name, side) {
                 return Ok(found);
             }
-            let picture = Picture::read(view, record)?;
+            let picture = match (self.small_copy(view, record, side), address) {
+                (Some(copy), _) => copy,
+                (None, Some(address)) if self.options.fetch != Fetch::Never => {
+                    Picture::of(self.fetched(address)?, record)?
+                }
+                (None, _) => Picture::read(view, record)?,
+            };
             // A photo that was changed since it was taken in is shown as it is, and not kept as what it was.
-            let content = blake3::hash(&picture.bytes).to_hex();
+            let name = if picture.is_copy || address.is_some() { name } else { hash(&picture.bytes) };
             if record.hash.is_empty()
-                && let Some(found) = self.thumbnails.find(&content, side)
+                && let Some(found) = self.thumbnails.find(&name, side)
             {
                 return Ok(found);
             }
@@ -75,8 +104,12 @@ impl Service {
             let photo = Photo::decode_for_thumbnail(&picture.bytes, &options, side)
                 .map_err(|error| Failure::absent(format!("photo {} cannot be shown: {error}", record.key)))?;
             let made = photo.thumbnail(side).to_jpeg(82)?;
-            self.thumbnails.keep(&content, side, &made);
+            self.thumbnails.keep(&name, side, &made);
             Ok(made)
         })
     }
+}
+
+fn hash(bytes: &[u8]) -> String {
+    blake3::hash(bytes).to_hex().to_string()
 }

@@ -42,6 +42,14 @@ pub(super) struct Item {
     camera: Option<String>,
     /// The lens.
     lens: Option<String>,
+    /// The f-number: 2.8 for f/2.8.
+    aperture: Option<f64>,
+    /// Seconds.
+    exposure_time: Option<f64>,
+    /// Sensitivity.
+    iso: Option<u32>,
+    /// Millimetres, of the lens itself.
+    focal_length: Option<f64>,
     /// Degrees, north positive.
     latitude: Option<f64>,
     /// Degrees, east positive.
@@ -75,6 +83,10 @@ impl Item {
             taken: record.taken.map(|time| time.to_string()),
             camera: record.camera.clone(),
             lens: record.lens.clone(),
+            aperture: record.exposure.aperture,
+            exposure_time: record.exposure.time,
+            iso: record.exposure.iso,
+            focal_length: record.exposure.focal_length,
             latitude: record.place.map(|place| place.latitude),
             longitude: record.place.map(|place| place.longitude),
             hash: record.hash.clone(),
@@ -83,8 +95,8 @@ impl Item {
     }
 
     /// Names of the columns of a table of items.
-    pub(super) const COLUMNS: &str =
-        "id,score,path,link,caption,format,width,height,size,modified,taken,camera,lens,latitude,longitude,hash";
+    pub(super) const COLUMNS: &str = "id,score,path,link,caption,format,width,height,size,modified,taken,camera,lens,\
+                                      aperture,exposure_time,iso,focal_length,latitude,longitude,hash";
 
     /// A row of a table (RFC 4180). A text that a spreadsheet would take for a formula gets an apostrophe before it.
     pub(super) fn csv(&self, into: &mut String) {
@@ -100,7 +112,7 @@ impl Item {
             value.map(|value| value.to_string()).unwrap_or_default().into()
         }
         let optional = |value: &Option<String>| text(value.as_deref().unwrap_or_default()).into_owned();
-        let cells: [Cow<'_, str>; 16] = [
+        let cells: [Cow<'_, str>; 20] = [
             self.id.to_string().into(),
             number(self.score),
             text(&self.path),
@@ -114,6 +126,10 @@ impl Item {
             optional(&self.taken).into(),
             optional(&self.camera).into(),
             optional(&self.lens).into(),
+            number(self.aperture),
+            number(self.exposure_time),
+            number(self.iso),
+            number(self.focal_length),
             number(self.latitude),
             number(self.longitude),
             text(&self.hash),
@@ -161,6 +177,10 @@ impl Columns<'_> {
         add("height", pixels(record.height))?;
         add("camera", record.camera.clone().map(Value::from))?;
         add("lens", record.lens.clone().map(Value::from))?;
+        add("aperture", record.exposure.aperture.map(Value::from))?;
+        add("exposure_time", record.exposure.time.map(Value::from))?;
+        add("iso", record.exposure.iso.map(Value::from))?;
+        add("focal_length", record.exposure.focal_length.map(Value::from))?;
         add("taken", record.taken.map(|time| time.to_string().into()))?;
         add("latitude", record.place.map(|place| place.latitude.into()))?;
         add("longitude", record.place.map(|place| place.longitude.into()))?;

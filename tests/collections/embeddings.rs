@@ -57,6 +57,28 @@ fn a_folder_of_clip_retrieval_is_read_row_by_row() {
     assert!(engine.open_image(hit.record.key).unwrap_err().to_string().contains("on the web"));
 }
 
+#[test]
+fn captions_without_pictures_are_found_by_what_they_mean() {
+    let place = Place::new();
+    let engine = declared(&place, DIM);
+    for folder in ["texts", "metadata"] {
+        std::fs::create_dir(place.path(folder)).unwrap();
+    }
+    std::fs::copy(fixture("f32.npy"), place.path("texts/text_emb_0.npy")).unwrap();
+    let rows: String = (0..10).map(|n| format!("caption {n},{n}\n")).collect();
+    std::fs::write(place.path("texts/text_emb_0.csv"), format!("caption,number\n{rows}")).unwrap();
+    assert_eq!(tintype::collection::detect(&place.path("")), Some(SourceKind::Embeddings));
+    let report = engine.collect([place.path("")]).run().unwrap();
+    assert_eq!((report.added, report.skipped.len()), (10, 0));
+    for ranking in [Ranking::Image, Ranking::Caption] {
+        for (n, vector) in expected().into_iter().enumerate() {
+            let hit = engine.search(Query::vector(vector)).ranking(ranking).limit(1).run().unwrap().remove(0);
+            assert!(hit.path.to_str().unwrap().ends_with(&format!("#{n}")), "{ranking:?}: {}", hit.path.display());
+        }
+    }
+    assert_eq!(engine.collect([place.path("")]).run().unwrap().unchanged, 10);
+}
+
 /// A matrix of so many rows of three numbers.
 fn npy(rows: u32) -> Vec<u8> {
     let number = |n: u32| (n.wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 23) as f32 - 1.0;

@@ -136,7 +136,39 @@ fn pictures_of_the_web_are_fetched_only_when_that_is_asked_for() {
     assert_eq!((report.added, report.skipped.len()), (9, 2), "{:?}", report.skipped);
     let hit = engine.search("text:\"number 3\"").run().unwrap().remove(0);
     assert_eq!(hit.path.to_str().unwrap(), format!("{host}/3"));
-    assert!(engine.open_image(hit.record.key).unwrap_err().to_string().contains("on the web"));
+    assert_eq!(engine.open_image(hit.record.key).unwrap(), picture(3), "a small picture is kept as it is");
     let again = engine.collect([&list]).download(download).run().unwrap();
     assert_eq!((again.added, again.bytes), (0, 0));
+}
+
+#[test]
+fn what_is_kept_of_the_web_serves_another_model_and_goes_with_its_photo() {
+    let place = Place::new();
+    let host = server();
+    let list = place.path("list.jsonl");
+    let rows: String = (0..6).map(|n| format!("{}\n", json!({"url": format!("{host}/{n}")}))).collect();
+    std::fs::write(&list, rows).unwrap();
+    let mut download = Download::default();
+    download.private_addresses = true;
+    let engine = place.engine();
+    assert_eq!(engine.collect([&list]).download(download).run().unwrap().added, 6);
+    let switched = engine.switch(tintype::Encoder::new(crate::colours::Colours::new("others"))).run().unwrap();
+    assert_eq!((switched.embedded, switched.skipped.len()), (6, 0));
+    let key = engine.record(format!("{host}/4")).unwrap().unwrap().key;
+    assert_eq!(engine.open_image(key).unwrap(), picture(4));
+    let copies = || std::fs::read_dir(engine.dir().join("copies")).unwrap().flatten().map(|shelf| shelf.path());
+    let count = || copies().map(|shelf| std::fs::read_dir(shelf).unwrap().count()).sum::<usize>();
+    assert_eq!(count(), 6);
+    engine.remove([format!("{host}/4")]).unwrap();
+    assert_eq!(count(), 5);
+
+    let bare = place.library("bare");
+    assert_eq!(bare.collect([&list]).download(download).copies(0).run().unwrap().added, 6);
+    let key = bare.record(format!("{host}/4")).unwrap().unwrap().key;
+    assert!(bare.open_image(key).unwrap_err().to_string().contains("on the web"));
+    let switched = bare.switch(tintype::Encoder::new(crate::colours::Colours::new("others"))).run().unwrap();
+    assert_eq!((switched.embedded, switched.skipped.len()), (0, 6));
+    assert!(switched.skipped[0].error.to_string().contains("--download"), "{:?}", switched.skipped);
+    let report = bare.collect([&list]).download(download).run().unwrap();
+    assert_eq!((report.embedded, bare.status().unwrap().photos), (6, 6), "fetched anew");
 }

@@ -14,6 +14,7 @@
 //! | `modified` | time of the file, RFC 3339 |
 //! | `taken` | time of the camera without a zone, `2024-05-17T10:30:00`, or null |
 //! | `camera`, `lens` | text or null |
+//! | `aperture`, `exposure_time`, `iso`, `focal_length` | f-number, seconds, sensitivity, millimetres; only where they are known |
 //! | `latitude`, `longitude` | degrees or null |
 //! | `hash` | content hash |
 //! | `link` | where the picture is, as its collection says; only where that is not the path |
@@ -103,6 +104,14 @@ struct Line<'a> {
     taken: Option<String>,
     camera: Option<&'a str>,
     lens: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    aperture: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exposure_time: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iso: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    focal_length: Option<f64>,
     latitude: Option<f64>,
     longitude: Option<f64>,
     hash: &'a str,
@@ -131,6 +140,10 @@ impl<'a> Line<'a> {
             taken: record.taken.map(|time| time.to_string()),
             camera: record.camera.as_deref(),
             lens: record.lens.as_deref(),
+            aperture: record.exposure.aperture,
+            exposure_time: record.exposure.time,
+            iso: record.exposure.iso,
+            focal_length: record.exposure.focal_length,
             latitude: record.place.map(|place| place.latitude),
             longitude: record.place.map(|place| place.longitude),
             hash: &record.hash,

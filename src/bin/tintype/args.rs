@@ -177,6 +177,9 @@ pub(crate) struct CollectionArgs {
     /// Also fetch from this machine and from private networks
     #[arg(long, requires = "download")]
     pub(crate) allow_private_addresses: bool,
+    /// Room in MB for small copies of pictures of the web and of those in gzipped shards; 0 keeps none
+    #[arg(long, value_name = "MB", default_value_t = 4000)]
+    pub(crate) copies: u64,
     /// Take in one part of the collection: part I of N, counted from 0; `tintype merge` joins them
     #[arg(long, value_name = "I/N", value_parser = part)]
     pub(crate) shard: Option<CollectionPart>,

@@ -150,7 +150,7 @@ pub(crate) fn take_in(
     columns.caption.clone_from(&args.caption_column);
     columns.vector.clone_from(&args.vector_column);
     let mut done = 0;
-    let mut request = engine.collect(paths).columns(columns);
+    let mut request = engine.collect(paths).columns(columns).copies(args.copies.saturating_mul(1_000_000));
     if let Some(folder) = &args.images {
         request = request.images(folder);
     }

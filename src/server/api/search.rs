@@ -7,173 +7,23 @@ use std::time::Instant;
 use axum::extract::{Request, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use serde::Serialize;
+use utoipa::ToSchema;
 
+use super::asked::{Form, SearchBody, SearchParams, SimilarParams};
 use crate::catalog::Key;
-use crate::query::Parser;
 use crate::server::body::{self, Params};
 use crate::server::dedup::{Shown, THRESHOLD};
 use crate::server::failure::{Failure, Message};
 use crate::server::json;
-use crate::server::knn::decoded;
 use crate::server::metrics::Step;
 use crate::server::service::Service;
 use crate::server::stored::Item;
 use crate::server::view::View;
-use crate::{Error, Part, Query, Ranking, Term};
+use crate::{Error, Query};
 
 /// Results that near duplicates are looked for among.
 const EXAMINED: usize = 10_000;
-/// Parts of one query, and bytes of its text: each part is a pass through a tower.
-const MAX_PARTS: usize = 64;
-const MAX_TEXT: usize = 16 << 10;
-
-/// Which results, and of which library. As parameters of an address.
-#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(in crate::server) struct SearchParams {
-    /// Words, weights, signs and filters, in the query language of `tintype search`. Empty: every photo, newest first.
-    #[serde(default)]
-    q: String,
-    /// The library; without it the first.
-    library: Option<String>,
-    /// What photos are ranked by.
-    #[serde(default)]
-    by: By,
-    /// At most so many results (default 20).
-    limit: Option<u32>,
-    /// Leaves out the best so many (default 0).
-    offset: Option<u32>,
-    /// Only results with at least this score.
-    min_score: Option<f32>,
-    /// Hides pictures that are nearly the same as a better result.
-    #[serde(default)]
-    #[param(value_type = Option<bool>)]
-    deduplicate: bool,
-}
-
-/// As parameters of an address.
-#[derive(Clone, Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(in crate::server) struct SimilarParams {
-    /// Number of a photo of the library.
-    id: u64,
-    /// Further words and filters, in the query language of `tintype search`.
-    #[serde(default)]
-    q: String,
-    /// The library; without it the first.
-    library: Option<String>,
-    /// What photos are ranked by.
-    #[serde(default)]
-    by: By,
-    /// At most so many results (default 20).
-    limit: Option<u32>,
-    /// Leaves out the best so many (default 0).
-    offset: Option<u32>,
-    /// Only results with at least this score.
-    min_score: Option<f32>,
-    /// Hides pictures that are nearly the same as a better result.
-    #[serde(default)]
-    #[param(value_type = Option<bool>)]
-    deduplicate: bool,
-}
-
-/// A query and which of its results.
-#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(in crate::server) struct SearchBody {
-    /// Words, weights, signs and filters, in the query language of `tintype search`.
-    #[serde(default)]
-    q: String,
-    /// Further parts of the query; all add up.
-    #[serde(default)]
-    #[schema(max_items = 64)]
-    parts: Vec<PartBody>,
-    /// Only photos below one of these folders or files.
-    #[serde(default)]
-    within: Vec<String>,
-    /// The library; without it the first.
-    library: Option<String>,
-    /// What photos are ranked by.
-    #[serde(default)]
-    by: By,
-    /// At most so many results (default 20).
-    limit: Option<u32>,
-    /// Leaves out the best so many (default 0).
-    offset: Option<u32>,
-    /// Only results with at least this score.
-    min_score: Option<f32>,
-    /// Hides pictures that are nearly the same as a better result.
-    #[serde(default)]
-    deduplicate: bool,
-    /// Cosine above which two pictures are nearly the same (default 0.94).
-    #[schema(minimum = 0, maximum = 1)]
-    similarity: Option<f32>,
-    /// The form of the answer.
-    #[serde(default)]
-    format: Form,
-}
-
-/// What photos are ranked by.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub(in crate::server) enum By {
-    /// What they look like.
-    #[default]
-    Image,
-    /// What their captions mean.
-    Caption,
-    /// The words of their captions and names.
-    Words,
-    /// All of these that the library has.
-    Hybrid,
-}
-
-impl From<By> for Ranking {
-    fn from(by: By) -> Ranking {
-        match by {
-            By::Image => Ranking::Image,
-            By::Caption => Ranking::Caption,
-            By::Words => Ranking::Words,
-            By::Hybrid => Ranking::Hybrid,
-        }
-    }
-}
-
-/// The form of the answer to a search.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub(in crate::server) enum Form {
-    /// One object with all results.
-    #[default]
-    Json,
-    /// A table, one line per result.
-    Csv,
-}
-
-/// A part of a query: exactly one of `text`, `image`, `image_url`, `id`, `path` and `vector`, and its weight.
-#[derive(Clone, Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(in crate::server) struct PartBody {
-    /// Factor of this part; negative pushes away (default 1).
-    weight: Option<f32>,
-    /// Words.
-    text: Option<String>,
-    /// A picture: base 64 of its file, or a `data:` address.
-    image: Option<String>,
-    /// Address of a picture, where the server allows that.
-    image_url: Option<String>,
-    /// Number of a photo of the library.
-    id: Option<u64>,
-    /// Path of a photo of the library, or the end of its path.
-    path: Option<String>,
-    /// A vector of the library's space.
-    vector: Option<Vec<f32>>,
-}
-
 /// What was found.
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::server) struct Answer {
@@ -276,9 +126,8 @@ pub(in crate::server) async fn similar(
     State(service): State<Arc<Service>>,
     Params(params): Params<SimilarParams>,
 ) -> Result<Response, Failure> {
-    let SimilarParams { id, q, library, by, limit, offset, min_score, deduplicate } = params;
-    let search: SearchBody = SearchParams { q, library, by, limit, offset, min_score, deduplicate }.into();
-    answer(service, search, Some(Query::like(id))).await
+    let photo = Query::like(params.id);
+    answer(service, params.into(), Some(photo)).await
 }
 
 /// Finds photos that look like a picture: the body is its file.
@@ -322,13 +171,6 @@ fn milliseconds(begun: Instant) -> f64 {
     (begun.elapsed().as_secs_f64() * 1e5).round() / 100.0
 }
 
-impl From<SearchParams> for SearchBody {
-    fn from(params: SearchParams) -> Self {
-        let SearchParams { q, library, by, limit, offset, min_score, deduplicate } = params;
-        SearchBody { q, library, by, limit, offset, min_score, deduplicate, ..SearchBody::default() }
-    }
-}
-
 /// The results of a search, and where they are from.
 struct Found {
     view: Arc<View>,
@@ -343,7 +185,7 @@ impl Found {
     fn of(service: &Service, body: &SearchBody, also: Option<Query>) -> Result<Found, Failure> {
         let library = service.library(body.library.as_deref())?;
         let view = library.view();
-        let mut query = asked(service, body)?;
+        let mut query = body.query(service)?;
         if let Some(also) = also {
             query = query.plus(also);
         }
@@ -430,48 +272,4 @@ fn distinct(
     kept.truncate(wanted);
     kept.drain(..offset.min(kept.len()));
     Ok(kept)
-}
-
-/// The query of a request.
-fn asked(service: &Service, body: &SearchBody) -> Result<Query, Failure> {
-    if body.q.len() > MAX_TEXT {
-        return Err(Failure::bad(format!("a query text of more than {MAX_TEXT} bytes")));
-    }
-    // No word is a file: which files there are on this machine is nobody's business.
-    let mut query = Parser::new().files(|_| false).parse(&body.q)?;
-    if query.parts.iter().any(|part| matches!(part.term, Term::Image(_))) {
-        return Err(Failure::bad(
-            "a query here cannot name picture files; send the picture as a part, or name a photo of the library with like:",
-        ));
-    }
-    if query.parts.len() + body.parts.len() > MAX_PARTS {
-        return Err(Failure::bad(format!("more than {MAX_PARTS} parts")));
-    }
-    for part in &body.parts {
-        query.parts.push(part.part(service)?);
-    }
-    Ok(query)
-}
-
-impl PartBody {
-    fn part(&self, service: &Service) -> Result<Part, Failure> {
-        let mut terms = Vec::new();
-        if self.text.as_ref().is_some_and(|text| text.len() > MAX_TEXT) {
-            return Err(Failure::bad(format!("a text of more than {MAX_TEXT} bytes")));
-        }
-        terms.extend(self.text.clone().map(Term::Text));
-        if let Some(image) = &self.image {
-            terms.push(Term::ImageBytes(decoded(image)?));
-        }
-        if let Some(address) = &self.image_url {
-            terms.push(Term::ImageBytes(service.fetched(address)?));
-        }
-        terms.extend(self.id.map(Term::Like));
-        terms.extend(self.path.clone().map(|path| Term::LikePath(path.into())));
-        terms.extend(self.vector.clone().map(Term::Vector));
-        match (terms.pop(), terms.is_empty()) {
-            (Some(term), true) => Ok(Part { weight: self.weight.unwrap_or(1.0), term }),
-            _ => Err(Failure::bad("a part is exactly one of text, image, image_url, id, path and vector")),
-        }
-    }
 }

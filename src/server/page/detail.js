@@ -17,6 +17,17 @@ export function bytes(count) {
   return `${unit && count < 10 ? count.toFixed(1) : Math.round(count)} ${units[unit]}`;
 }
 
+// `f/2.8, 1/250 s, ISO 400, 50 mm`: what is known of it.
+function exposure({ aperture, exposure_time: time, iso, focal_length: focal }) {
+  const short = (number) => Number(number.toFixed(number < 10 ? 1 : 0)).toString();
+  return [
+    aperture && `f/${short(aperture)}`,
+    time && (time < 0.3 ? `1/${Math.round(1 / time)} s` : `${short(time)} s`),
+    iso && `ISO ${iso}`,
+    focal && `${short(focal)} mm`,
+  ].filter(Boolean).join(", ");
+}
+
 export class Detail {
   // known(index) gives { id, score } of a result; item(id) a promise of what is known; act(name, photo) does what is asked.
   constructor({ known, item, act, library, count }) {
@@ -90,6 +101,7 @@ export class Detail {
       ["File from", !item.taken && item.modified && date(item.modified)],
       ["Camera", item.camera],
       ["Lens", item.lens],
+      ["Exposure", exposure(item)],
       ["Place", item.latitude != null && `${item.latitude.toFixed(5)}, ${item.longitude.toFixed(5)}`],
       ["Picture", item.width && `${item.width} × ${item.height}${item.format ? `, ${item.format.toUpperCase()}` : ""}${item.size ? `, ${bytes(item.size)}` : ""}`],
       ["Path", item.path],
