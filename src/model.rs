@@ -2,6 +2,7 @@
 
 mod builtin;
 mod config;
+mod conv;
 pub mod cpu;
 mod declared;
 mod dual;
@@ -10,11 +11,15 @@ mod encoder;
 pub mod hub;
 mod import;
 mod linear;
+mod loader;
+mod project;
 #[cfg(feature = "hub")]
 pub mod registry;
 mod text;
 mod tokenizer;
+mod tower;
 mod transformer;
+mod trunk;
 mod vision;
 mod weights;
 

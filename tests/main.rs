@@ -11,6 +11,7 @@ mod cli;
 #[cfg(feature = "collections")]
 mod collections;
 mod colours;
+mod encoders;
 #[cfg(feature = "hub")]
 mod hub;
 mod image;

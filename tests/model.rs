@@ -307,12 +307,12 @@ fn keys_that_would_change_the_vectors_are_refused_by_name() {
     let temp = tempfile::tempdir().unwrap();
     for (i, (model, from, to, key)) in [
         ("open_clip_gelu", "\"layers\": 3", "\"layers\": 3, \"qk_norm\": true", "model_cfg.vision_cfg.qk_norm"),
-        ("open_clip_gelu", "\"layers\": 3", "\"layers\": [3, 4, 6, 3]", "model_cfg.vision_cfg.layers"),
+        ("open_clip_gelu", "\"layers\": 3", "\"layers\": [3, 4, 6]", "model_cfg.vision_cfg.layers"),
         ("open_clip_gelu", "\"layers\": 3", "\"timm_model_name\": \"x\"", "model_cfg.vision_cfg.timm_model_name"),
         (
             "open_clip_gelu",
             "\"layers\": 3",
-            "\"layers\": 3, \"attentional_pool\": true",
+            "\"layers\": 3, \"attentional_pool\": \"parallel\"",
             "model_cfg.vision_cfg.attentional_pool",
         ),
         (
@@ -327,14 +327,14 @@ fn keys_that_would_change_the_vectors_are_refused_by_name() {
             "\"layers\": 2, \"hf_model_name\": \"x\"",
             "model_cfg.text_cfg.hf_model_name",
         ),
-        ("open_clip_gelu", "\"layers\": 2", "\"layers\": 2, \"embed_cls\": true", "model_cfg.text_cfg.embed_cls"),
-        ("open_clip_gelu", "\"layers\": 2", "\"layers\": 2, \"pool_type\": \"none\"", "model_cfg.text_cfg.pool_type"),
         (
             "open_clip_gelu",
-            "\"embed_dim\"",
-            "\"multimodal_cfg\": {\"a\": 1}, \"embed_dim\"",
-            "model_cfg.multimodal_cfg",
+            "\"layers\": 2",
+            "\"layers\": 2, \"use_pad_mask\": true, \"no_causal_mask\": true",
+            "model_cfg.text_cfg.use_pad_mask",
         ),
+        ("open_clip_gelu", "\"layers\": 2", "\"layers\": 2, \"pool_type\": \"none\"", "model_cfg.text_cfg.pool_type"),
+        ("open_clip_gelu", "\"embed_dim\"", "\"audio_cfg\": {\"a\": 1}, \"embed_dim\"", "model_cfg.audio_cfg"),
         ("open_clip_average_pth", "\"squash\"", "\"stretch\"", "preprocess_cfg.resize_mode"),
         ("hugging_face_shards", "\"clip\"", "\"siglip\"", "model_type"),
         ("hugging_face_shards", "\"hidden_act\": \"gelu\"", "\"hidden_act\": \"silu\"", "text_config.hidden_act"),

@@ -1,12 +1,26 @@
 //! The normal form of a dual encoder, whatever the checkpoint's own dialect.
 //!
 //! The towers are built from this and from nothing else, so a new dialect is a new importer and no change to the arithmetic.
-//! [`ModelConfig::tensors`] is the one list of the tensors that a model consists of: loading checks a checkpoint against it,
-//! and the towers ask for the same names.
+//! What kernels are made for has types of its own ([`VisionConfig`], [`TextConfig`]); every other transformer is a
+//! [`VitConfig`] or a [`ReaderConfig`], of which those are the plain cases, and convolutional trunks are [`Trunk`]s.
+//! [`ModelConfig::tensors`] is the list of the tensors that a model consists of: loading checks a checkpoint against it. It
+//! is what the towers' own loading code asks for.
 //!
 //! Matrices are `(out, in)` and are applied as `x · Wᵀ`; the three attention projections are one matrix, query first.
 
-use crate::image::{Interpolation, Preprocess, ResizeMode};
+mod describe;
+mod wide;
+
+pub(crate) use self::wide::{
+    AttentionPool, BlocksConfig, Grid, ImageConfig, NormOrder, Padding, Place, Positions, ReaderConfig, Stem, TextKind,
+    VitConfig,
+};
+use super::loader::Loader;
+use super::text::Text;
+use super::tower::ImageTower;
+pub(crate) use super::trunk::{Trunk, TrunkKind};
+use crate::Result;
+use crate::image::Preprocess;
 
 /// A dual encoder: two towers into one space, and what the pictures must look like.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,9 +28,9 @@ pub(crate) struct ModelConfig {
     /// Numbers per embedding.
     pub(crate) dim: usize,
     /// The image tower.
-    pub(crate) vision: VisionConfig,
+    pub(crate) image: ImageConfig,
     /// The text tower.
-    pub(crate) text: TextConfig,
+    pub(crate) text: TextKind,
     /// How pictures are resized, cropped and normalised.
     pub(crate) preprocess: Preprocess,
 }
@@ -47,9 +61,13 @@ pub(crate) enum Activation {
     GeluTanh,
     /// `x · σ(1.702 x)`: what the first CLIP models were trained with.
     QuickGelu,
+    /// `x · σ(x)`.
+    Silu,
+    /// `max(x, 0)`.
+    Relu,
 }
 
-/// The image tower: patches, a class token, a transformer.
+/// The image tower that kernels are made for: patches, a class token, a transformer.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct VisionConfig {
     /// Its blocks.
@@ -75,7 +93,18 @@ pub(crate) enum ImagePool {
     Average,
 }
 
-/// The text tower.
+/// How an image tower's tokens become one vector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pool {
+    /// The class token.
+    Token,
+    /// The mean of all patches, without the class token.
+    Average,
+    /// What a query finds in all tokens.
+    Attention(AttentionPool),
+}
+
+/// The text tower that kernels are made for.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct TextConfig {
     /// Its blocks.
@@ -103,6 +132,8 @@ pub(crate) enum TextPool {
     Largest,
     /// The first with this id; the first of all where there is none.
     Token(u32),
+    /// The mean of all that are no padding.
+    Mean,
 }
 
 /// The map from a tower's width into the common space.
@@ -114,6 +145,13 @@ pub(crate) enum Projection {
     Matrix,
     /// A matrix and a bias.
     Biased,
+    /// Two matrices with a GELU between them.
+    TwoLayers {
+        /// Width between them.
+        hidden: usize,
+        /// Whether each has a bias.
+        biases: (bool, bool),
+    },
 }
 
 /// A tensor's name in the normal form, and its shape.
@@ -133,102 +171,11 @@ impl VisionConfig {
 }
 
 impl ModelConfig {
-    /// Everything that a vector depends on besides the weights, in words that stay the same from version to version: the
-    /// fingerprint of an embedding space rests on them, and another wording would make every library look foreign.
-    pub(crate) fn description(&self) -> String {
-        let blocks = |t: &TransformerConfig| {
-            let TransformerConfig { width, layers, heads, hidden, activation, norm_eps } = t;
-            let activation = match activation {
-                Activation::Gelu => "gelu",
-                Activation::GeluTanh => "gelu-tanh",
-                Activation::QuickGelu => "quick-gelu",
-            };
-            format!("width {width} layers {layers} heads {heads} hidden {hidden} {activation} eps {norm_eps:e}")
-        };
-        let VisionConfig { transformer, image, patch, norm_pre, pool, norm_after_pool } = &self.vision;
-        let pool = match pool {
-            ImagePool::Token => "token",
-            ImagePool::Average => "average",
-        };
-        let mut text = format!("dim {}\nimage {} ", self.dim, blocks(transformer));
-        text += &format!("size {image:?} patch {patch:?} pre {norm_pre} pool {pool} after {norm_after_pool}\n");
-        let TextConfig { transformer, context, vocabulary, causal, pool, projection } = &self.text;
-        let pool = match pool {
-            TextPool::First => "first".to_owned(),
-            TextPool::Last => "last".to_owned(),
-            TextPool::Largest => "largest".to_owned(),
-            TextPool::Token(id) => format!("token {id}"),
-        };
-        let projection = match projection {
-            Projection::None => "none",
-            Projection::Matrix => "matrix",
-            Projection::Biased => "biased",
-        };
-        text += &format!("text {} context {context} vocabulary {vocabulary} ", blocks(transformer));
-        text += &format!("causal {causal} pool {pool} projection {projection}\n");
-        let Preprocess { size, mean, std, interpolation, resize_mode, fill, rgb_first } = &self.preprocess;
-        let interpolation = match interpolation {
-            Interpolation::Bilinear => "bilinear",
-            Interpolation::Bicubic => "bicubic",
-        };
-        let resize_mode = match resize_mode {
-            ResizeMode::Shortest => "shortest",
-            ResizeMode::Longest => "longest",
-            ResizeMode::Squash => "squash",
-        };
-        text += &format!("pixels {size:?} {mean:?} {std:?} {interpolation} {resize_mode} {fill} {rgb_first}\n");
-        text
-    }
-
     /// Every tensor of the model.
-    pub(crate) fn tensors(&self) -> Vec<TensorSpec> {
-        let mut list = Vec::new();
-        let (image, text) = (&self.vision, &self.text);
-        let width = image.transformer.width;
-        let (rows, columns) = image.grid();
-        push(&mut list, "image.patch.weight", &[width, 3, image.patch.0, image.patch.1]);
-        push(&mut list, "image.class", &[width]);
-        push(&mut list, "image.position", &[rows * columns + 1, width]);
-        if image.norm_pre {
-            push_affine(&mut list, "image.norm_pre", &[width]);
-        }
-        push_blocks(&mut list, "image", &image.transformer);
-        push_affine(&mut list, "image.norm_post", &[width]);
-        push(&mut list, "image.projection.weight", &[self.dim, width]);
-
-        let width = text.transformer.width;
-        push(&mut list, "text.token", &[text.vocabulary, width]);
-        push(&mut list, "text.position", &[text.context, width]);
-        push_blocks(&mut list, "text", &text.transformer);
-        push_affine(&mut list, "text.norm_post", &[width]);
-        match text.projection {
-            Projection::None => {}
-            Projection::Matrix => push(&mut list, "text.projection.weight", &[self.dim, width]),
-            Projection::Biased => push_affine(&mut list, "text.projection", &[self.dim, width]),
-        }
-        list
-    }
-}
-
-fn push(list: &mut Vec<TensorSpec>, name: &str, shape: &[usize]) {
-    list.push(TensorSpec { name: name.to_owned(), shape: shape.to_vec() });
-}
-
-/// A weight of `shape` and a bias as long as its first dimension.
-fn push_affine(list: &mut Vec<TensorSpec>, name: &str, shape: &[usize]) {
-    push(list, &format!("{name}.weight"), shape);
-    push(list, &format!("{name}.bias"), &shape[..1]);
-}
-
-fn push_blocks(list: &mut Vec<TensorSpec>, tower: &str, config: &TransformerConfig) {
-    let (width, hidden) = (config.width, config.hidden);
-    for i in 0..config.layers {
-        let block = format!("{tower}.blocks.{i}");
-        push_affine(list, &format!("{block}.norm_1"), &[width]);
-        push_affine(list, &format!("{block}.attention.qkv"), &[3 * width, width]);
-        push_affine(list, &format!("{block}.attention.out"), &[width, width]);
-        push_affine(list, &format!("{block}.norm_2"), &[width]);
-        push_affine(list, &format!("{block}.mlp.up"), &[hidden, width]);
-        push_affine(list, &format!("{block}.mlp.down"), &[width, hidden]);
+    pub(crate) fn tensors(&self) -> Result<Vec<TensorSpec>> {
+        Loader::list(|loader| {
+            ImageTower::load(loader, &self.image, &self.preprocess, self.dim)?;
+            Text::list(loader, &self.text, self.dim)
+        })
     }
 }

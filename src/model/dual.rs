@@ -7,14 +7,15 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use super::config::ModelConfig;
+use super::config::{ImageConfig, ModelConfig, TextKind};
 use super::cpu::{self, Isa, Packer, TextTower, VisionTower};
 use super::encoder::{Device, EmbeddingSpace, Embeddings, Encode, EncoderOptions, PixelBatch, Precision};
 use super::import::{Import, import};
-use super::linear::{Loader, tensor_error};
+use super::linear::tensor_error;
+use super::loader::Loader;
 use super::text::{Text, pooled_at};
 use super::tokenizer::Tokenizer;
-use super::vision::Vision;
+use super::tower::ImageTower;
 use super::weights::Weights;
 use crate::image::Preprocess;
 use crate::{Error, Result};
@@ -25,13 +26,22 @@ pub(super) struct DualEncoder {
     space: EmbeddingSpace,
     weights: Arc<Weights>,
     tokenizer: Tokenizer,
-    towers: Towers,
+    packer: Packer,
+    device: candle_core::Device,
+    image: Image,
+    text: Words,
 }
 
-/// What the towers are evaluated on.
-enum Towers {
-    Packed { packer: Box<Packer>, vision: Lazy<Box<VisionTower>>, text: Lazy<Box<TextTower>> },
-    Tensors { device: candle_core::Device, vision: Lazy<Box<Vision>>, text: Lazy<Box<Text>> },
+/// What the image tower is evaluated on.
+enum Image {
+    Packed(Lazy<Box<VisionTower>>),
+    Tensors(Lazy<Box<ImageTower>>),
+}
+
+/// What the text tower is evaluated on.
+enum Words {
+    Packed(Lazy<Box<TextTower>>),
+    Tensors(Lazy<Box<Text>>),
 }
 
 impl DualEncoder {
@@ -39,26 +49,37 @@ impl DualEncoder {
     pub(super) fn load(dir: &Path, options: &EncoderOptions) -> Result<Self> {
         let Import { config, weights, tokenizer } = import(dir)?;
         let isa = options.isa.unwrap_or_else(Isa::detect);
-        let tensors = options.device != Device::Cpu || options.reference || !cpu::supports(&config);
-        let precision = if tensors { f32_only(dir, options.precision)? } else { cpu::resolve(options.precision, isa) };
+        let tensors = options.device != Device::Cpu || options.reference;
+        let image = match &config.image {
+            ImageConfig::Plain(plain) if !tensors && cpu::supports(&plain.transformer) => {
+                Image::Packed(Lazy::default())
+            }
+            _ => Image::Tensors(Lazy::default()),
+        };
+        let text = match &config.text {
+            TextKind::Plain(plain) if !tensors && cpu::supports(&plain.transformer) => Words::Packed(Lazy::default()),
+            _ => Words::Tensors(Lazy::default()),
+        };
+        // One precision for both towers: vectors of one space are compared with each other.
+        let precision = match (&image, &text) {
+            (Image::Packed(_), Words::Packed(_)) => cpu::resolve(options.precision, isa),
+            _ => f32_only(dir, options.precision)?,
+        };
         let fingerprint = fingerprint(&config, &weights, precision);
         let tokenizer = Tokenizer::load(&tokenizer)?;
         let name = dir.canonicalize().map_err(Error::io(dir))?;
         let model = name.file_name().unwrap_or(name.as_os_str()).to_string_lossy().into_owned();
         let weights = Arc::new(weights);
-        let towers = if tensors {
-            Towers::Tensors { device: open_device(options.device)?, vision: Lazy::default(), text: Lazy::default() }
-        } else {
-            let packer = Packer {
-                isa,
-                precision,
-                weights: Arc::clone(&weights),
-                fingerprint: fingerprint.chars().take_while(char::is_ascii_hexdigit).collect(),
-                cache: options.cache.clone(),
-            };
-            Towers::Packed { packer: Box::new(packer), vision: Lazy::default(), text: Lazy::default() }
+        let packer = Packer {
+            isa,
+            precision,
+            weights: Arc::clone(&weights),
+            fingerprint: fingerprint.chars().take_while(char::is_ascii_hexdigit).collect(),
+            cache: options.cache.clone(),
         };
-        Ok(Self { space: EmbeddingSpace { model, fingerprint, dim: config.dim }, weights, tokenizer, config, towers })
+        let device = open_device(options.device)?;
+        let space = EmbeddingSpace { model, fingerprint, dim: config.dim };
+        Ok(Self { config, space, weights, tokenizer, packer, device, image, text })
     }
 }
 
@@ -82,41 +103,49 @@ impl Encode for DualEncoder {
     }
 
     fn encode_images(&self, batch: &PixelBatch) -> Result<Embeddings> {
-        let expected = self.config.vision.image;
+        let expected = self.config.image.size();
         if batch.size() != expected {
             let reason = format!("pictures of {:?}, but {} takes {expected:?}", batch.size(), self.space.model);
             return Err(Error::Tensor(reason.into()));
         }
-        let rows = match &self.towers {
-            Towers::Packed { packer, vision, .. } => {
-                vision.get_or_load(|| packer.vision(&self.config).map(Box::new))?.encode(batch.as_bytes())
+        let ModelConfig { dim, image, preprocess, .. } = &self.config;
+        let rows = match (&self.image, image) {
+            (Image::Packed(tower), ImageConfig::Plain(config)) => {
+                let load = || self.packer.vision(config, preprocess, *dim).map(Box::new);
+                tower.get_or_load(load)?.encode(batch.as_bytes())
             }
-            Towers::Tensors { device, vision, .. } => {
-                let load = || {
-                    let loader = Loader { weights: &self.weights, device };
-                    Vision::load(&loader, &self.config.vision, &self.config.preprocess).map(Box::new)
-                };
-                vision.get_or_load(load)?.encode(batch)?
+            (Image::Tensors(tower), config) => {
+                let loader = || Loader::new(&self.weights, &self.device);
+                let load = || ImageTower::load(&loader(), config, preprocess, *dim).map(Box::new);
+                tower.get_or_load(load)?.encode(batch)?
             }
+            (Image::Packed(_), _) => return Err(no_kernel("image")),
         };
         Ok(normalised(self.config.dim, rows))
     }
 
     fn encode_texts(&self, texts: &[&str]) -> Result<Embeddings> {
         let ids: Vec<Vec<u32>> = texts.iter().map(|text| self.tokenizer.encode(text)).collect::<Result<_>>()?;
-        let rows = match &self.towers {
-            Towers::Packed { packer, text, .. } => {
-                let pool = self.config.text.pool;
-                let ids: Vec<(&[u32], usize)> = ids.iter().map(|ids| (ids.as_slice(), pooled_at(ids, pool))).collect();
-                text.get_or_load(|| packer.text(&self.config).map(Box::new))?.encode(&ids)?
+        let dim = self.config.dim;
+        let rows = match (&self.text, &self.config.text) {
+            (Words::Packed(tower), TextKind::Plain(config)) => {
+                let ids: Vec<(&[u32], usize)> =
+                    ids.iter().map(|ids| (ids.as_slice(), pooled_at(ids, config.pool))).collect();
+                tower.get_or_load(|| self.packer.text(config, dim).map(Box::new))?.encode(&ids)?
             }
-            Towers::Tensors { device, text, .. } => {
-                let load = || Text::load(&self.weights, device, &self.config.text, self.config.dim).map(Box::new);
-                text.get_or_load(load)?.encode(&ids)?
+            (Words::Tensors(tower), config) => {
+                let load = || Text::load(&self.weights, &self.device, config, dim).map(Box::new);
+                tower.get_or_load(load)?.encode(&ids)?
             }
+            (Words::Packed(_), _) => return Err(no_kernel("text")),
         };
         Ok(normalised(self.config.dim, rows))
     }
+}
+
+/// A tower was taken for one that kernels are made for, which loading rules out.
+fn no_kernel(tower: &str) -> Error {
+    Error::Tensor(format!("there is no kernel for this {tower} tower").into())
 }
 
 /// Rows of length one. A row of zeros, which no trained model makes, stays what it is.

@@ -6,7 +6,11 @@
 
 mod hugging_face;
 mod json;
+mod names;
 mod open_clip;
+mod resnet;
+mod text_models;
+mod timm;
 
 use std::path::Path;
 

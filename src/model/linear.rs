@@ -1,84 +1,55 @@
-//! Affine maps and layer norms on candle tensors: the arithmetic that every tower is made of.
+//! Affine maps and norms on candle tensors: the arithmetic that every tower is made of.
 //!
 //! Weights are kept `(in, out)`. candle's product packs a transposed operand anew on each call, which for a query of eight
 //! tokens costs ten times the product itself; transposing once when a tower is built costs less than one such call. On the
 //! processor bias and activation are one pass in place over the product instead of up to five tensors of its size.
 
-use candle_core::{CpuStorage, DType, Device, InplaceOp2, Layout, Result as TensorResult, Tensor};
+use candle_core::{CpuStorage, DType, InplaceOp2, Layout, Result as TensorResult, Tensor};
 use rayon::prelude::*;
 
 use super::config::Activation;
-use super::weights::Weights;
-use crate::{Error, Result};
-
-/// Where a tower's tensors come from and where they go.
-pub(super) struct Loader<'a> {
-    pub(super) weights: &'a Weights,
-    pub(super) device: &'a Device,
-}
-
-impl Loader<'_> {
-    /// A tensor as it is.
-    pub(super) fn tensor(&self, name: &str) -> Result<Tensor> {
-        let (data, shape) = self.weights.get(name)?;
-        Tensor::from_vec(data, shape, self.device).map_err(tensor_error)
-    }
-
-    /// A layer norm.
-    pub(super) fn norm(&self, name: &str, eps: f64) -> Result<Norm> {
-        let weight = self.tensor(&format!("{name}.weight"))?;
-        let bias = self.tensor(&format!("{name}.bias"))?;
-        Ok(Norm { weight, bias, eps: eps as f32 })
-    }
-
-    /// An affine map whose first `scaled` outputs are multiplied by `factor`.
-    pub(super) fn linear(&self, name: &str, scaled: usize, factor: f32) -> Result<Linear> {
-        let (mut weight, (inputs, outputs)) = self.weights.transposed(&format!("{name}.weight"))?;
-        if factor != 1.0 {
-            weight.chunks_exact_mut(outputs).for_each(|row| row[..scaled].iter_mut().for_each(|w| *w *= factor));
-        }
-        let weight = Tensor::from_vec(weight, (inputs, outputs), self.device).map_err(tensor_error)?;
-        let bias_name = format!("{name}.bias");
-        let bias = if self.weights.contains(&bias_name) {
-            let (mut bias, _) = self.weights.get(&bias_name)?;
-            bias[..scaled].iter_mut().for_each(|b| *b *= factor);
-            Some(Tensor::from_vec(bias, outputs, self.device).map_err(tensor_error)?)
-        } else {
-            None
-        };
-        Ok(Linear { weight, bias })
-    }
-}
+use crate::Error;
 
 /// A failed tensor operation as this crate's error.
 pub(super) fn tensor_error(error: candle_core::Error) -> Error {
     Error::Tensor(Box::new(error))
 }
 
-/// Layer norm over the last dimension.
+/// A norm over the last dimension.
 #[derive(Debug)]
 pub(super) struct Norm {
-    weight: Tensor,
-    bias: Tensor,
-    eps: f32,
+    pub(super) weight: Tensor,
+    /// Without one it is a root-mean-square norm, which subtracts no mean either.
+    pub(super) bias: Option<Tensor>,
+    pub(super) eps: f32,
 }
 
 impl Norm {
     /// `x` of any shape whose last dimension is the width.
     pub(super) fn forward(&self, x: &Tensor) -> TensorResult<Tensor> {
-        candle_nn::ops::layer_norm(x, &self.weight, &self.bias, self.eps)
+        let x = x.contiguous()?;
+        match &self.bias {
+            Some(bias) => candle_nn::ops::layer_norm(&x, &self.weight, bias, self.eps),
+            None => candle_nn::ops::rms_norm(&x, &self.weight, self.eps),
+        }
+    }
+
+    /// The same over the channels of pictures `(batch, channels, height, width)`.
+    pub(super) fn forward_channels(&self, x: &Tensor) -> TensorResult<Tensor> {
+        self.forward(&x.permute((0, 2, 3, 1))?)?.permute((0, 3, 1, 2))?.contiguous()
     }
 }
 
 /// `x · W + b`, with or without an activation after it.
 #[derive(Debug)]
 pub(super) struct Linear {
-    weight: Tensor,
-    bias: Option<Tensor>,
+    /// `(in, out)`.
+    pub(super) weight: Tensor,
+    pub(super) bias: Option<Tensor>,
 }
 
 impl Linear {
-    /// `(rows, in)` to `(rows, out)`.
+    /// `(…, in)` to `(…, out)`.
     pub(super) fn forward(&self, x: &Tensor) -> TensorResult<Tensor> {
         self.apply(x, None)
     }
@@ -89,7 +60,17 @@ impl Linear {
     }
 
     fn apply(&self, x: &Tensor, activation: Option<Activation>) -> TensorResult<Tensor> {
-        let product = x.matmul(&self.weight)?; // (rows, out)
+        let x = x.contiguous()?;
+        let product = match *x.dims() {
+            [_, _] => x.matmul(&self.weight)?, // (rows, out)
+            // One product of all rows, not one for each sequence.
+            _ => {
+                let mut shape = x.dims().to_vec();
+                let inputs = shape.pop().unwrap_or(0);
+                shape.push(self.weight.dim(1)?);
+                x.reshape(((), inputs))?.matmul(&self.weight)?.reshape(shape)?
+            }
+        };
         let Some(bias) = &self.bias else {
             return match activation {
                 None => Ok(product),
@@ -109,11 +90,13 @@ impl Linear {
 }
 
 /// The activation in tensor operations, for devices without a kernel of our own.
-fn activate(x: &Tensor, activation: Activation) -> TensorResult<Tensor> {
+pub(super) fn activate(x: &Tensor, activation: Activation) -> TensorResult<Tensor> {
     match activation {
         Activation::Gelu => x.gelu_erf(),
         Activation::GeluTanh => x.gelu(),
         Activation::QuickGelu => x * candle_nn::ops::sigmoid(&(x * 1.702)?)?,
+        Activation::Silu => candle_nn::ops::silu(x),
+        Activation::Relu => x.relu(),
     }
 }
 
@@ -147,6 +130,8 @@ impl InplaceOp2 for AddBias {
             Some(Activation::Gelu) => rows.for_each(|row| each(row, bias, gelu)),
             Some(Activation::GeluTanh) => rows.for_each(|row| each(row, bias, gelu_tanh)),
             Some(Activation::QuickGelu) => rows.for_each(|row| each(row, bias, |x| x / (1.0 + exp(-1.702 * x)))),
+            Some(Activation::Silu) => rows.for_each(|row| each(row, bias, |x| x / (1.0 + exp(-x)))),
+            Some(Activation::Relu) => rows.for_each(|row| each(row, bias, |x| x.max(0.0))),
         }
         Ok(())
     }
@@ -194,6 +179,8 @@ fn exp(x: f32) -> f32 {
 
 #[cfg(test)]
 mod tests {
+    use candle_core::Device;
+
     use super::*;
 
     #[test]
@@ -215,6 +202,8 @@ mod tests {
             (Activation::Gelu, gelu as fn(f32) -> f32),
             (Activation::GeluTanh, gelu_tanh),
             (Activation::QuickGelu, |x| x / (1.0 + exp(-1.702 * x))),
+            (Activation::Silu, |x| x / (1.0 + exp(-x))),
+            (Activation::Relu, |x| x.max(0.0)),
         ] {
             let theirs = activate(&tensor, activation).unwrap().to_vec1::<f32>().unwrap();
             for (&x, theirs) in x.iter().zip(theirs) {

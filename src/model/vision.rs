@@ -1,116 +1,233 @@
-//! The image tower: a vision transformer over square or oblong patches.
+//! The image tower of patches: tokens from a grid, a transformer, and one vector from what comes out.
 
 use candle_core::{Device, IndexOp as _, Result as TensorResult, Tensor};
 
-use super::config::{ImagePool, VisionConfig};
-use super::encoder::PixelBatch;
-use super::linear::{Linear, Loader, Norm, tensor_error};
-use super::transformer::Transformer;
+use super::config::{AttentionPool, Grid, Pool, Positions, Stem, VitConfig};
+use super::linear::{Linear, Norm, tensor_error};
+use super::loader::Loader;
+use super::project::Head;
+use super::transformer::{Feed, Pass, Rotation, Transformer, attend};
+use super::trunk::stem;
 use crate::Result;
-use crate::image::Preprocess;
-
-/// Pictures per pass: enough rows for the products to run at full speed, little enough memory for a laptop.
-const BATCH: usize = 16;
 
 /// A vision transformer and its projection.
 #[derive(Debug)]
 pub(super) struct Vision {
-    config: VisionConfig,
-    device: Device,
-    /// Value of each byte in each channel, normalised.
-    levels: [[f32; 256]; 3],
-    patch: Linear,
-    class: Tensor,
-    position: Tensor,
+    config: VitConfig,
+    stem: Tokens,
+    class: Option<Tensor>,
+    position: Option<Tensor>,
     norm_pre: Option<Norm>,
+    rotation: Option<Rotation>,
     transformer: Transformer,
-    norm_post: Norm,
-    projection: Linear,
+    norm_post: Option<Norm>,
+    pool: Option<Query>,
+    head: Head,
+}
+
+/// How pictures become tokens.
+#[derive(Debug)]
+enum Tokens {
+    Patches(Linear),
+    Convolutions(Box<stem::Stem>),
+}
+
+/// One query that looks at all tokens.
+#[derive(Debug)]
+struct Query {
+    heads: usize,
+    query: Tensor,
+    norm_query: Option<Norm>,
+    norm_context: Option<Norm>,
+    q: Linear,
+    k: Linear,
+    v: Linear,
+    out: Linear,
+    feed: Option<(Norm, Feed)>,
 }
 
 impl Vision {
     /// Reads the tower.
-    pub(super) fn load(loader: &Loader, config: &VisionConfig, preprocess: &Preprocess) -> Result<Self> {
-        let eps = config.transformer.norm_eps;
-        let width = config.transformer.width;
-        let levels = std::array::from_fn(|c| {
-            std::array::from_fn(|byte| (byte as f32 / 255.0 - preprocess.mean[c]) / preprocess.std[c])
-        });
-        let class = loader.tensor("image.class")?;
-        Ok(Self {
-            config: config.clone(),
-            device: loader.device.clone(),
-            levels,
-            patch: loader.linear("image.patch", 0, 1.0)?,
-            class: class.reshape((1, 1, width)).map_err(tensor_error)?,
-            position: loader.tensor("image.position")?,
-            norm_pre: if config.norm_pre { Some(loader.norm("image.norm_pre", eps)?) } else { None },
-            transformer: Transformer::load(loader, "image", &config.transformer)?,
-            norm_post: loader.norm("image.norm_post", eps)?,
-            projection: loader.linear("image.projection", 0, 1.0)?,
-        })
+    pub(super) fn load(loader: &Loader, config: &VitConfig, dim: usize) -> Result<Self> {
+        let (eps, width) = (config.blocks.norm_eps, config.blocks.width);
+        let norm = |wanted: bool, name: &str, width: usize| match (wanted, config.blocks.root_mean_square) {
+            (false, _) => Ok(None),
+            (true, false) => loader.norm(name, width, eps).map(Some),
+            (true, true) => loader.rms_norm(name, width, eps).map(Some),
+        };
+        let stem = match &config.stem {
+            Stem::Patches { size: (height, across), biased } => {
+                Tokens::Patches(loader.linear_of("image.patch", width, &[3, *height, *across], *biased)?)
+            }
+            Stem::Convolutions(stem) => Tokens::Convolutions(Box::new(stem::Stem::load(loader, stem)?)),
+        };
+        let (rows, columns) = config.grid();
+        let tokens = rows * columns;
+        let prefix = usize::from(config.class);
+        let class = if config.class { Some(loader.tensor("image.class", &[width])?) } else { None };
+        let position = match config.positions {
+            Positions::All => Some(loader.tensor("image.position", &[tokens + prefix, width])?),
+            Positions::Patches => Some(loader.tensor("image.position", &[tokens, width])?),
+            Positions::None => None,
+        };
+        let rotation = match &config.rotation {
+            Some(grid) => {
+                let head = width / config.blocks.heads;
+                Some(rotation(grid, (rows, columns), prefix, head, loader.device()).map_err(tensor_error)?)
+            }
+            None => None,
+        };
+        let norm_pre = norm(config.norm_pre, "image.norm_pre", width)?;
+        let transformer = Transformer::load(loader, "image", &config.blocks)?;
+        let pooled = config.pooled_width();
+        let norm_post = match (config.norm_tokens, config.norm_pooled) {
+            (true, _) => norm(true, "image.norm_post", width)?,
+            (false, wanted) => norm(wanted, "image.norm_post", pooled)?,
+        };
+        let pool = match &config.pool {
+            Pool::Attention(pool) => Some(Query::load(loader, pool, width, eps)?),
+            Pool::Token | Pool::Average => None,
+        };
+        let head = Head::load(loader, "image.projection", config.projection, pooled, dim)?;
+        let config = config.clone();
+        Ok(Self { config, stem, class, position, norm_pre, rotation, transformer, norm_post, pool, head })
     }
 
-    /// One row per picture, not normalised.
-    pub(super) fn encode(&self, pictures: &PixelBatch) -> Result<Vec<f32>> {
-        let (height, width) = pictures.size();
-        let mut rows = Vec::new();
-        for chunk in pictures.as_bytes().chunks(BATCH * height * width * 3) {
-            let embedded = self.forward(chunk, height * width * 3).and_then(|t| t.flatten_all()?.to_vec1::<f32>());
-            rows.extend(embedded.map_err(tensor_error)?);
+    /// `(batch, 3, height, width)` to `(batch, dim)`, not normalised.
+    pub(super) fn forward(&self, x: &Tensor) -> TensorResult<Tensor> {
+        let batch = x.dim(0)?;
+        let width = self.config.blocks.width;
+        let x = match &self.stem {
+            Tokens::Patches(linear) => linear.forward(&self.patches(x)?)?,
+            Tokens::Convolutions(stem) => stem.forward(x)?.flatten_from(2)?.transpose(1, 2)?.contiguous()?,
+        }; // (batch, patches, width)
+        let prefix = match &self.class {
+            Some(class) => Some(class.reshape((1, 1, width))?.expand((batch, 1, width))?),
+            None => None,
+        };
+        let (x, position) = match (self.config.positions, &self.position) {
+            (Positions::Patches, Some(position)) => (x.broadcast_add(position)?, None),
+            (_, position) => (x, position.as_ref()),
+        };
+        let mut x = match &prefix {
+            Some(prefix) => Tensor::cat(&[prefix, &x], 1)?, // (batch, tokens, width)
+            None => x,
+        };
+        if let Some(position) = position {
+            x = x.broadcast_add(position)?;
         }
-        Ok(rows)
-    }
-
-    fn forward(&self, bytes: &[u8], picture: usize) -> TensorResult<Tensor> {
-        let batch = bytes.len() / picture;
-        let (rows, columns) = self.config.grid();
-        let (tokens, width) = (rows * columns, self.config.transformer.width);
-        let values = 3 * self.config.patch.0 * self.config.patch.1;
-        let patches = self.patches(bytes, picture);
-        let x = Tensor::from_vec(patches, (batch * tokens, values), &self.device)?; // (batch · patches, 3 · patch²)
-        let x = self.patch.forward(&x)?.reshape((batch, tokens, width))?; // (batch, patches, width)
-        let x = Tensor::cat(&[&self.class.expand((batch, 1, width))?, &x], 1)?; // (batch, tokens, width)
-        let mut x = x.broadcast_add(&self.position)?;
         if let Some(norm) = &self.norm_pre {
             x = norm.forward(&x)?;
         }
-        let pooled = match self.config.pool {
-            ImagePool::Token => {
-                let x = self.transformer.forward_picked(x, false, &vec![0; batch])?; // (batch, width)
-                self.norm_post.forward(&x)?
-            }
-            ImagePool::Average => {
-                let x = self.transformer.forward(x, false)?; // (batch, tokens, width)
-                if self.config.norm_after_pool {
-                    self.norm_post.forward(&x.i((.., 1.., ..))?.mean(1)?)?
-                } else {
-                    self.norm_post.forward(&x)?.i((.., 1.., ..))?.mean(1)?
-                }
-            }
+        let pass = Pass { mask: None, rotation: self.rotation.as_ref() };
+        let mut x = match self.config.pool {
+            // The norm works on each token by itself, so it may come after the choice.
+            Pool::Token => self.transformer.forward_picked(x, pass, &vec![0; batch])?, // (batch, width)
+            _ => self.transformer.forward(x, pass)?,                                   // (batch, tokens, width)
         };
-        self.projection.forward(&pooled) // (batch, dim)
+        if self.config.norm_tokens
+            && let Some(norm) = &self.norm_post
+        {
+            x = norm.forward(&x)?;
+        }
+        let mut pooled = match (&self.config.pool, &self.pool) {
+            (Pool::Average, _) => x.i((.., usize::from(self.config.class).., ..))?.mean(1)?,
+            (_, Some(pool)) => pool.forward(&x)?,
+            _ => x,
+        }; // (batch, width)
+        if self.config.norm_pooled
+            && let Some(norm) = &self.norm_post
+        {
+            pooled = norm.forward(&pooled)?;
+        }
+        self.head.forward(&pooled)
     }
 
     /// Each patch as one row, channel by channel, each row by row: the order of a convolution's weights, which makes the
-    /// patch embedding a plain product.
-    fn patches(&self, bytes: &[u8], picture: usize) -> Vec<f32> {
-        let (height, width) = self.config.patch;
+    /// patch embedding a plain product. What does not fill a patch is left over at the right and at the bottom.
+    fn patches(&self, x: &Tensor) -> TensorResult<Tensor> {
+        let Stem::Patches { size: (height, width), .. } = self.config.stem else { return Ok(x.clone()) };
         let (rows, columns) = self.config.grid();
-        let stride = self.config.image.1 * 3;
-        let mut out = Vec::with_capacity(bytes.len());
-        for picture in bytes.chunks_exact(picture) {
-            for row in 0..rows {
-                for column in 0..columns {
-                    for (channel, levels) in self.levels.iter().enumerate() {
-                        for y in row * height..(row + 1) * height {
-                            let line = &picture[y * stride + column * width * 3..][..width * 3];
-                            out.extend(line[channel..].iter().step_by(3).map(|&byte| levels[byte as usize]));
-                        }
-                    }
-                }
-            }
-        }
-        out
+        let batch = x.dim(0)?;
+        x.i((.., .., ..rows * height, ..columns * width))?
+            .contiguous()?
+            .reshape(vec![batch, 3, rows, height, columns, width])?
+            .permute(vec![0, 2, 4, 1, 3, 5])?
+            .contiguous()?
+            .reshape((batch, rows * columns, 3 * height * width))
     }
+}
+
+impl Query {
+    fn load(loader: &Loader, config: &AttentionPool, context: usize, eps: f64) -> Result<Self> {
+        let AttentionPool { width, heads, queries, norms, hidden, activation } = *config;
+        let scale = 1.0 / ((width / heads) as f32).sqrt();
+        let query = loader.tensor("image.pool.query", &[queries, width])?;
+        Ok(Self {
+            heads,
+            query,
+            norm_query: if norms { Some(loader.norm("image.pool.norm_query", width, eps)?) } else { None },
+            norm_context: if norms { Some(loader.norm("image.pool.norm_context", context, eps)?) } else { None },
+            q: loader.linear_scaled("image.pool.q", width, &[width], true, width, scale)?,
+            k: loader.linear("image.pool.k", width, context, true)?,
+            v: loader.linear("image.pool.v", width, context, true)?,
+            out: loader.linear("image.pool.out", width, width, true)?,
+            feed: match hidden {
+                Some(hidden) => Some((
+                    loader.norm("image.pool.norm", width, eps)?,
+                    Feed::load(loader, "image.pool.mlp", width, hidden, activation)?,
+                )),
+                None => None,
+            },
+        })
+    }
+
+    /// `(batch, tokens, context)` to `(batch, width)`: what the first query finds. The others do not change it.
+    fn forward(&self, x: &Tensor) -> TensorResult<Tensor> {
+        let (batch, tokens, _) = x.dims3()?;
+        let mut query = self.query.narrow(0, 0, 1)?;
+        if let Some(norm) = &self.norm_query {
+            query = norm.forward(&query)?;
+        }
+        let x = match &self.norm_context {
+            Some(norm) => &norm.forward(x)?,
+            None => x,
+        };
+        let width = query.dim(1)?;
+        let head = width / self.heads;
+        let q = self.q.forward(&query)?.reshape((1, self.heads, 1, head))?;
+        let q = q.expand((batch, self.heads, 1, head))?;
+        let split = |x: Tensor| x.reshape((batch, tokens, self.heads, head))?.transpose(1, 2);
+        let attended = attend(&q, &split(self.k.forward(x)?)?, &split(self.v.forward(x)?)?, None)?;
+        let x = self.out.forward(&attended.reshape((batch, width))?)?;
+        match &self.feed {
+            Some((norm, feed)) => &x + feed.forward(&norm.forward(&x)?)?,
+            None => Ok(x),
+        }
+    }
+}
+
+/// Angles of a grid: half of a head's pairs turn with one coordinate, half with the other. Tokens before the grid do not turn.
+fn rotation(
+    grid: &Grid,
+    (rows, columns): (usize, usize),
+    prefix: usize,
+    head: usize,
+    device: &Device,
+) -> TensorResult<Rotation> {
+    const BASE: f32 = 10_000.0;
+    let bands = head / 4;
+    let band = |i: usize| 1.0 / BASE.powf(i as f32 / bands as f32);
+    let place = |i: usize, size: usize, reference: usize| (i as f32 + grid.offset) / size as f32 * reference as f32;
+    let mut angles = vec![0.0; prefix * 2 * bands];
+    for row in 0..rows {
+        for column in 0..columns {
+            let (y, x) = (place(row, rows, grid.reference.0), place(column, columns, grid.reference.1));
+            let (first, second) = if grid.columns_first { (x, y) } else { (y, x) };
+            angles.extend((0..bands).map(|i| first * band(i)));
+            angles.extend((0..bands).map(|i| second * band(i)));
+        }
+    }
+    let angles = Tensor::from_vec(angles, (prefix + rows * columns, 2 * bands), device)?;
+    Ok(Rotation { cos: angles.cos()?, sin: angles.sin()? })
 }

@@ -22,16 +22,26 @@ pub(crate) enum Origin {
     Same(String),
     /// A matrix stored `(in, out)`.
     Transposed(String),
-    /// Three tensors, one below the other.
-    Stacked([String; 3]),
+    /// Three tensors, one below the other; zeros where there is none.
+    Stacked([Option<String>; 3]),
+    /// One of several equal parts of a tensor, one below the other.
+    Part {
+        /// The whole.
+        name: String,
+        /// Which part.
+        index: usize,
+        /// Of how many.
+        count: usize,
+    },
 }
 
 impl Origin {
-    fn names(&self) -> &[String] {
-        match self {
-            Origin::Same(name) | Origin::Transposed(name) => std::slice::from_ref(name),
-            Origin::Stacked(names) => names,
-        }
+    fn names(&self) -> impl Iterator<Item = &String> {
+        let (one, several) = match self {
+            Origin::Same(name) | Origin::Transposed(name) | Origin::Part { name, .. } => (Some(name), None),
+            Origin::Stacked(names) => (None, Some(names.iter().flatten())),
+        };
+        one.into_iter().chain(several.into_iter().flatten())
     }
 
     /// Shape that each source must have for a tensor of `shape`.
@@ -41,9 +51,16 @@ impl Origin {
             Origin::Same(_) => {}
             Origin::Transposed(_) => shape.reverse(),
             Origin::Stacked(_) => shape[0] /= 3,
+            Origin::Part { count, .. } => shape[0] *= count,
         }
         shape
     }
+}
+
+/// Whether two shapes hold the same numbers in the same order: dimensions of one do not count.
+fn is_same_shape(a: &[usize], b: &[usize]) -> bool {
+    let real = |shape: &[usize]| shape.iter().copied().filter(|&d| d != 1).collect::<Vec<_>>();
+    real(a) == real(b)
 }
 
 /// A checkpoint seen through the normal form.
@@ -61,16 +78,25 @@ impl Weights {
         origin: impl Fn(&str) -> Origin,
         ignorable: impl Fn(&str) -> bool,
     ) -> Result<Self> {
+        let origins = specs.iter().map(|spec| (origin(&spec.name), spec.clone())).collect();
+        Self::with_origins(checkpoint, origins, ignorable)
+    }
+
+    /// The same with the origin of each tensor beside it.
+    pub(crate) fn with_origins(
+        checkpoint: Checkpoint,
+        specs: Vec<(Origin, TensorSpec)>,
+        ignorable: impl Fn(&str) -> bool,
+    ) -> Result<Self> {
         let mut tensors = BTreeMap::new();
         let mut used = BTreeSet::new();
-        for spec in specs {
-            let origin = origin(&spec.name);
+        for (origin, spec) in specs {
             let expected = origin.source_shape(&spec.shape);
             for name in origin.names() {
                 let found = checkpoint
                     .shape(name)
                     .ok_or_else(|| checkpoint.bad(format!("the tensor {name} of shape {expected:?} is missing")))?;
-                if found != expected {
+                if !is_same_shape(found, &expected) {
                     let reason =
                         format!("the tensor {name} has the shape {found:?}, the configuration asks for {expected:?}");
                     return Err(checkpoint.bad_at(name, reason));
@@ -102,10 +128,20 @@ impl Weights {
             Origin::Transposed(source) => transpose(&self.checkpoint.read(source)?, shape[1], shape[0]),
             Origin::Stacked(sources) => {
                 let mut data = Vec::with_capacity(shape.iter().product());
+                let each = shape.iter().product::<usize>() / 3;
                 for source in sources {
-                    data.extend_from_slice(&self.checkpoint.read(source)?);
+                    match source {
+                        Some(source) => data.extend_from_slice(&self.checkpoint.read(source)?),
+                        None => data.resize(data.len() + each, 0.0),
+                    }
                 }
                 data
+            }
+            Origin::Part { name, index, .. } => {
+                let len: usize = shape.iter().product();
+                let mut data = self.checkpoint.read(name)?;
+                data.truncate((index + 1) * len);
+                data.split_off(index * len)
             }
         };
         Ok((data, shape.clone()))
@@ -148,6 +184,7 @@ impl Weights {
     pub(crate) fn fingerprint(&self, hasher: &mut blake3::Hasher) {
         let mut names: Vec<&String> = self.tensors.values().flat_map(|(origin, _)| origin.names()).collect();
         names.sort_unstable();
+        names.dedup();
         self.checkpoint.fingerprint(names, hasher);
     }
 

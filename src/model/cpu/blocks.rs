@@ -11,9 +11,9 @@ use super::norm::LayerNorm;
 use super::parts::Parts;
 use super::rows::{Number, Rows};
 use super::simd::Isa;
-use crate::Result;
 use crate::model::config::{self, TransformerConfig};
 use crate::model::weights::Weights;
+use crate::{Error, Result};
 
 /// Where a tower's parts come from, and how they are computed.
 pub(super) struct Source<'a> {
@@ -141,6 +141,7 @@ impl Blocks {
             config::Activation::Gelu => Activation::Gelu,
             config::Activation::GeluTanh => Activation::GeluTanh,
             config::Activation::QuickGelu => Activation::QuickGelu,
+            other => return Err(Error::Tensor(format!("there is no kernel for {other:?}").into())),
         };
         Ok(Self {
             width,

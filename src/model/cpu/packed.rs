@@ -30,8 +30,9 @@ use super::simd::Isa;
 use super::text::TextTower;
 use super::vision::VisionTower;
 use crate::Result;
+use crate::image::Preprocess;
 use crate::model::Precision;
-use crate::model::config::{ModelConfig, TransformerConfig};
+use crate::model::config::{Activation, TextConfig, TransformerConfig, VisionConfig};
 use crate::model::weights::Weights;
 
 const MAGIC: &[u8; 8] = b"TINTPACK";
@@ -52,15 +53,13 @@ pub(crate) struct Packer {
     pub(crate) cache: Option<PathBuf>,
 }
 
-/// Whether these towers have all that the packed path knows; others are evaluated on tensors.
-pub(crate) fn supports(config: &ModelConfig) -> bool {
-    let fits = |t: &TransformerConfig| {
-        t.layers > 0
-            && t.width.is_multiple_of(8)
-            && t.width.is_multiple_of(t.heads)
-            && t.width / t.heads <= super::attention::WIDEST
-    };
-    fits(&config.vision.transformer) && fits(&config.text.transformer)
+/// Whether these blocks have all that the packed path knows; others are evaluated on tensors.
+pub(crate) fn supports(blocks: &TransformerConfig) -> bool {
+    blocks.layers > 0
+        && blocks.width.is_multiple_of(8)
+        && blocks.width.is_multiple_of(blocks.heads)
+        && blocks.width / blocks.heads <= super::attention::WIDEST
+        && !matches!(blocks.activation, Activation::Relu | Activation::Silu)
 }
 
 /// What [`Precision::Auto`] means for a model that is loaded, on this machine.
@@ -74,13 +73,13 @@ pub(crate) fn resolve(precision: Precision, isa: Isa) -> Precision {
 
 impl Packer {
     /// The image tower.
-    pub(crate) fn vision(&self, config: &ModelConfig) -> Result<VisionTower> {
-        self.tower("image", |source| VisionTower::take(source, &config.vision, &config.preprocess, config.dim))
+    pub(crate) fn vision(&self, config: &VisionConfig, preprocess: &Preprocess, dim: usize) -> Result<VisionTower> {
+        self.tower("image", |source| VisionTower::take(source, config, preprocess, dim))
     }
 
     /// The text tower.
-    pub(crate) fn text(&self, config: &ModelConfig) -> Result<TextTower> {
-        self.tower("text", |source| TextTower::take(source, &self.weights, &config.text, config.dim))
+    pub(crate) fn text(&self, config: &TextConfig, dim: usize) -> Result<TextTower> {
+        self.tower("text", |source| TextTower::take(source, &self.weights, config, dim))
     }
 
     fn number(&self) -> Number {

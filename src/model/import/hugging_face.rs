@@ -14,7 +14,8 @@ use super::{CLIP_MEAN, CLIP_STD, Import, check_transformer};
 use crate::Result;
 use crate::image::{Interpolation, Preprocess, ResizeMode};
 use crate::model::config::{
-    Activation, ImagePool, ModelConfig, Projection, TextConfig, TextPool, TransformerConfig, VisionConfig,
+    Activation, ImageConfig, ImagePool, ModelConfig, Projection, TextConfig, TextKind, TextPool, TransformerConfig,
+    VisionConfig,
 };
 use crate::model::tokenizer::{Clean, TokenizerConfig, TokenizerKind};
 use crate::model::weights::{Checkpoint, Origin, Weights};
@@ -41,8 +42,8 @@ pub(super) fn import(dir: &Path) -> Result<Import> {
     let kind = TokenizerKind::File { clean: Clean::None, strip_separator: false, pad_to_context: false };
     let tokenizer =
         TokenizerConfig { dir: dir.to_path_buf(), context: text.context, vocabulary: text.vocabulary, kind };
-    let config = ModelConfig { dim, vision, text, preprocess };
-    let weights = Weights::new(Checkpoint::open(&weight_files(dir)?)?, &config.tensors(), origin, is_not_a_weight)?;
+    let config = ModelConfig { dim, image: ImageConfig::Plain(vision), text: TextKind::Plain(text), preprocess };
+    let weights = Weights::new(Checkpoint::open(&weight_files(dir)?)?, &config.tensors()?, origin, is_not_a_weight)?;
     Ok(Import { config, weights, tokenizer })
 }
 
@@ -280,7 +281,7 @@ fn origin(name: &str) -> Origin {
             match rest.split_once("attention.qkv.") {
                 None => Origin::Same(format!("{model}.{rest}")),
                 Some((block, part)) => {
-                    Origin::Stacked(["q", "k", "v"].map(|p| format!("{model}.{block}self_attn.{p}_proj.{part}")))
+                    Origin::Stacked(["q", "k", "v"].map(|p| Some(format!("{model}.{block}self_attn.{p}_proj.{part}"))))
                 }
             }
         }

@@ -56,6 +56,12 @@ impl<'a> Object<'a> {
         self.map.get(key).filter(|value| !value.is_null())
     }
 
+    /// Whether the key is there with JSON's null, where that says something else than its absence.
+    pub(super) fn is_null(&self, key: &str) -> bool {
+        self.read.borrow_mut().insert(key.to_owned());
+        self.map.get(key).is_some_and(Value::is_null)
+    }
+
     /// A nested object, if there.
     pub(super) fn object(&self, key: &str) -> Result<Option<Object<'a>>> {
         let Some(value) = self.get(key) else { return Ok(None) };

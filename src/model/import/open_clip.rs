@@ -1,18 +1,20 @@
 //! open_clip directories: `open_clip_config.json` beside one weight file.
 //!
-//! Defaults and meanings are those of open_clip's `CLIPVisionCfg`, `CLIPTextCfg` and `PreprocessCfg`. Only the native vision
-//! transformer with the native text transformer is read here; every other tower is refused by the key that asks for it.
+//! Defaults and meanings are those of open_clip's `CLIPVisionCfg`, `CLIPTextCfg` and `PreprocessCfg`. Towers that open_clip
+//! borrows are read by [`timm`] and [`text_models`]; its own are read here.
 
 use std::path::{Path, PathBuf};
 
 use super::json::{self, Object, bad};
 use super::{CLIP_MEAN, CLIP_STD, Import, check_transformer};
+use super::{names, resnet, text_models, timm};
 use crate::image::{Interpolation, Preprocess, ResizeMode};
 use crate::model::config::{
-    Activation, ImagePool, ModelConfig, Projection, TextConfig, TextPool, TransformerConfig, VisionConfig,
+    Activation, AttentionPool, ImageConfig, ImagePool, ModelConfig, Padding, Place, Pool, Projection, ReaderConfig,
+    TextConfig, TextKind, TextPool, TransformerConfig, VisionConfig, VitConfig,
 };
 use crate::model::tokenizer::{Clean, TokenizerConfig, TokenizerKind};
-use crate::model::weights::{Checkpoint, Origin, Weights};
+use crate::model::weights::{Checkpoint, Weights};
 use crate::{Error, Result};
 
 /// The file that marks such a directory.
@@ -43,16 +45,13 @@ pub(super) fn import(dir: &Path) -> Result<Import> {
     let value = json::read(&path)?;
     let root = Object::root(&path, &value)?;
     let model = root.required("model_cfg")?;
-    let (config, tokenizer) = read_model(&model, dir, root.object("preprocess_cfg")?)?;
+    let checkpoint = Checkpoint::open(&[weight_file(dir)?])?;
+    let (config, tokenizer) = read_model(&model, dir, root.object("preprocess_cfg")?, &checkpoint)?;
     model.finish()?;
 
-    let checkpoint = Checkpoint::open(&[weight_file(dir)?])?;
-    // Towers wrapped as `text.` and towers at the root are the same weights; which one it is, the checkpoint says.
-    let wrapped =
-        checkpoint.contains("text.positional_embedding") || checkpoint.contains("text.token_embedding.weight");
-    let projection_name = config.text.projection;
-    let weights =
-        Weights::new(checkpoint, &config.tensors(), |name| origin(name, wrapped, projection_name), is_not_a_weight)?;
+    let names = names::Names::new(&config, &checkpoint);
+    let origins = config.tensors()?.into_iter().map(|spec| (names.origin(&spec.name, &checkpoint), spec)).collect();
+    let weights = Weights::with_origins(checkpoint, origins, names::is_not_a_weight)?;
     Ok(Import { config, weights, tokenizer })
 }
 
@@ -72,24 +71,50 @@ fn weight_file(dir: &Path) -> Result<PathBuf> {
     })
 }
 
-fn read_model(model: &Object, dir: &Path, preprocess: Option<Object>) -> Result<(ModelConfig, TokenizerConfig)> {
+fn read_model(
+    model: &Object,
+    dir: &Path,
+    preprocess: Option<Object>,
+    checkpoint: &Checkpoint,
+) -> Result<(ModelConfig, TokenizerConfig)> {
     let dim = model.count("embed_dim")?.ok_or_else(|| bad(&model.file(), "the key model_cfg.embed_dim is missing"))?;
     let quick_gelu = model.flag("quick_gelu")?.unwrap_or(false);
-    model.refuse(&["multimodal_cfg", "audio_cfg"])?;
-    // They scale or shift the similarity, not the vectors; or say in which class of open_clip the towers sit.
+    model.refuse(&["audio_cfg"])?;
+    // They scale or shift the similarity, not the vectors; or say in which class of open_clip the towers sit. The multimodal
+    // tower writes captions.
     model.harmless(&["custom_text", "init_logit_scale", "init_logit_bias", "nonscalar_logit_scale", "output_dict"]);
+    model.harmless(&["multimodal_cfg"]);
 
     let vision_cfg = model.required("vision_cfg")?;
-    let vision = read_vision(&vision_cfg, quick_gelu)?;
+    let image = if vision_cfg.text("timm_model_name")?.is_some_and(|name| !name.is_empty()) {
+        timm::read_vision(&vision_cfg, checkpoint, dim)?
+    } else if vision_cfg.get("layers").is_some_and(serde_json::Value::is_array) {
+        resnet::read_vision(&vision_cfg, dim)?
+    } else {
+        read_vision(&vision_cfg, quick_gelu, dim)?
+    };
     vision_cfg.finish()?;
     let text_cfg = model.required("text_cfg")?;
-    let (text, tokenizer) = read_text(&text_cfg, quick_gelu, dir)?;
+    let (text, kind) = if text_cfg.text("hf_model_name")?.is_some_and(|name| !name.is_empty()) {
+        let text = text_models::read_text(&text_cfg, checkpoint, dim)?;
+        (text, tokenizer_kind(&text_cfg, CLIP_VOCABULARY)?)
+    } else {
+        let text = read_text(&text_cfg, quick_gelu)?;
+        let kind = tokenizer_kind(&text_cfg, text.sizes().1)?;
+        (text, kind)
+    };
     text_cfg.finish()?;
-    if text.projection == Projection::None && text.transformer.width != dim {
-        return Err(text_cfg_mismatch(model, text.transformer.width, dim));
+    let (projection, width) = match &text {
+        TextKind::Plain(config) => (config.projection, config.transformer.width),
+        TextKind::Reader(config) => (config.projection, config.blocks.width),
+    };
+    if projection == Projection::None && width != dim {
+        return Err(text_cfg_mismatch(model, width, dim));
     }
-    let preprocess = read_preprocess(preprocess, vision.image)?;
-    Ok((ModelConfig { dim, vision, text, preprocess }, tokenizer))
+    let preprocess = read_preprocess(preprocess, image.size())?;
+    let (context, vocabulary) = text.sizes();
+    let tokenizer = TokenizerConfig { dir: dir.to_path_buf(), context, vocabulary, kind };
+    Ok((ModelConfig { dim, image, text, preprocess }, tokenizer))
 }
 
 fn text_cfg_mismatch(model: &Object, width: usize, dim: usize) -> Error {
@@ -97,14 +122,10 @@ fn text_cfg_mismatch(model: &Object, width: usize, dim: usize) -> Error {
     bad(&model.file(), reason)
 }
 
-fn read_vision(cfg: &Object, quick_gelu: bool) -> Result<VisionConfig> {
-    cfg.refuse(&["timm_model_name", "attentional_pool", "ls_init_value"])?;
+fn read_vision(cfg: &Object, quick_gelu: bool, dim: usize) -> Result<ImageConfig> {
     refuse_block_variants(cfg)?;
-    cfg.harmless(&["patch_dropout", "output_tokens", "attn_pooler_queries", "attn_pooler_heads", "image_seq_len"]);
+    cfg.harmless(&["patch_dropout", "output_tokens", "image_seq_len"]);
     cfg.harmless(&["timm_model_pretrained", "timm_pool", "timm_proj", "timm_proj_bias", "timm_drop", "timm_drop_path"]);
-    if cfg.get("layers").is_some_and(serde_json::Value::is_array) {
-        return Err(cfg.unsupported("layers"));
-    }
     // Both kinds are stored in the checkpoint; the key says only how they were made.
     if !matches!(cfg.text("pos_embed_type")?, None | Some("learnable" | "sin_cos_2d")) {
         return Err(cfg.unsupported("pos_embed_type"));
@@ -130,22 +151,45 @@ fn read_vision(cfg: &Object, quick_gelu: bool) -> Result<VisionConfig> {
         Some("avg") => ImagePool::Average,
         Some(_) => return Err(cfg.unsupported("pool_type")),
     };
-    Ok(VisionConfig {
+    let plain = VisionConfig {
         transformer,
         image,
         patch,
         norm_pre: !cfg.flag("no_ln_pre")?.unwrap_or(false),
         pool,
         norm_after_pool: cfg.flag("final_ln_after_pool")?.unwrap_or(false),
-    })
+    };
+    let (queries, heads) =
+        (cfg.count("attn_pooler_queries")?.unwrap_or(256), cfg.count("attn_pooler_heads")?.unwrap_or(8));
+    let layer_scale = cfg.get("ls_init_value").is_some();
+    let attention = cfg.get("attentional_pool").is_some_and(|value| *value != serde_json::Value::Bool(false));
+    if !attention && !layer_scale {
+        return Ok(ImageConfig::Plain(plain));
+    }
+    let mut vit = VitConfig::plain(&plain);
+    vit.blocks.layer_scale = layer_scale;
+    if attention {
+        if cfg.flag("attentional_pool").is_err() {
+            return Err(cfg.unsupported("attentional_pool"));
+        }
+        if pool != ImagePool::Token {
+            return Err(cfg.unsupported("pool_type"));
+        }
+        if !dim.is_multiple_of(heads) {
+            return Err(bad(&cfg.file(), format!("{dim} numbers do not divide into {heads} attention heads")));
+        }
+        let activation = Activation::Gelu;
+        vit.pool = Pool::Attention(AttentionPool { width: dim, heads, queries, norms: true, hidden: None, activation });
+        (vit.norm_tokens, vit.norm_pooled) = (false, true);
+    }
+    Ok(ImageConfig::Vit(vit))
 }
 
-fn read_text(cfg: &Object, quick_gelu: bool, dir: &Path) -> Result<(TextConfig, TokenizerConfig)> {
-    cfg.refuse(&["hf_model_name", "embed_cls", "ls_init_value", "final_ln_after_pool", "tokenizer_mode"])?;
+fn read_text(cfg: &Object, quick_gelu: bool) -> Result<TextKind> {
+    cfg.refuse(&["final_ln_after_pool", "tokenizer_mode", "correct_cls_mask"])?;
     refuse_block_variants(cfg)?;
     cfg.harmless(&["hf_model_pretrained", "hf_proj_type", "hf_pooler_type", "output_tokens"]);
-    // Read by open_clip for a class token or a padding mask only, which are refused.
-    cfg.harmless(&["pad_id"]);
+    let pad = cfg.id("pad_id")?.unwrap_or(0);
     let width = cfg.count("width")?.unwrap_or(512);
     let transformer = TransformerConfig {
         width,
@@ -174,9 +218,24 @@ fn read_text(cfg: &Object, quick_gelu: bool, dir: &Path) -> Result<(TextConfig, 
     let context = cfg.count("context_length")?.unwrap_or(77);
     let vocabulary = cfg.count("vocab_size")?.unwrap_or(CLIP_VOCABULARY);
     let causal = !cfg.flag("no_causal_mask")?.unwrap_or(false);
-    let kind = tokenizer_kind(cfg, vocabulary)?;
-    let tokenizer = TokenizerConfig { dir: dir.to_path_buf(), context, vocabulary, kind };
-    Ok((TextConfig { transformer, context, vocabulary, causal, pool, projection }, tokenizer))
+    let plain = TextConfig { transformer, context, vocabulary, causal, pool, projection };
+    let class = cfg.flag("embed_cls")?.unwrap_or(false);
+    let mask = cfg.flag("use_pad_mask")?.unwrap_or(false) && !causal;
+    let layer_scale = cfg.get("ls_init_value").is_some();
+    if !class && !mask && !layer_scale {
+        return Ok(TextKind::Plain(plain));
+    }
+    let mut reader = ReaderConfig::plain(&plain);
+    reader.blocks.layer_scale = layer_scale;
+    if class {
+        // The first models with such a token were trained with a mask that is off by one, and are evaluated so.
+        reader.padding = Padding::HiddenNext(pad);
+        reader.class = true;
+        reader.place = Place::Learned { rows: context + 1, first: 0 };
+    } else if mask {
+        return Err(cfg.unsupported("use_pad_mask"));
+    }
+    Ok(TextKind::Reader(reader))
 }
 
 /// open_clip tokenizes with the vocabulary that it carries inside, whatever lies in the directory, unless the configuration
@@ -280,46 +339,4 @@ fn read_preprocess(cfg: Option<Object>, size: (usize, usize)) -> Result<Preproce
         preprocess.interpolation = Interpolation::Bicubic;
     }
     Ok(preprocess)
-}
-
-/// Where the normal form's tensor `name` stands in a checkpoint.
-fn origin(name: &str, wrapped: bool, projection: Projection) -> Origin {
-    let (tower, rest) = name.split_once('.').unwrap_or((name, ""));
-    let image = tower == "image";
-    let prefix = match (image, wrapped) {
-        (true, _) => "visual.",
-        (false, true) => "text.",
-        (false, false) => "",
-    };
-    let full = |rest: &str| format!("{prefix}{rest}");
-    match rest {
-        "patch.weight" => Origin::Same(full("conv1.weight")),
-        "class" => Origin::Same(full("class_embedding")),
-        "token" => Origin::Same(full("token_embedding.weight")),
-        "position" => Origin::Same(full("positional_embedding")),
-        // Matrices of the input's side, applied from the right.
-        "projection.weight" if image => Origin::Transposed(full("proj")),
-        "projection.weight" if projection == Projection::Matrix => Origin::Transposed(full("text_projection")),
-        _ => {
-            let rest = rest
-                .replace("blocks.", "transformer.resblocks.")
-                .replace("norm_pre", "ln_pre")
-                .replace("norm_post", if image { "ln_post" } else { "ln_final" })
-                .replace("norm_1", "ln_1")
-                .replace("norm_2", "ln_2")
-                .replace("attention.qkv.", "attn.in_proj_")
-                .replace("attention.out", "attn.out_proj")
-                .replace("mlp.up", "mlp.c_fc")
-                .replace("mlp.down", "mlp.c_proj")
-                .replace("projection.", "text_projection.");
-            Origin::Same(full(&rest))
-        }
-    }
-}
-
-/// Entries of a checkpoint that the towers do not consist of: the loss's scale and bias, masks and notes that are computed.
-fn is_not_a_weight(name: &str) -> bool {
-    matches!(name, "logit_scale" | "logit_bias" | "attn_mask" | "text.attn_mask")
-        || matches!(name, "input_resolution" | "context_length" | "vocab_size")
-        || name.ends_with(".position_ids")
 }

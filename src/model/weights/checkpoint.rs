@@ -103,17 +103,17 @@ impl Checkpoint {
     }
 
     /// Names of all tensors, sorted.
-    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
     }
 
     /// A tensor's shape.
-    pub(super) fn shape(&self, name: &str) -> Option<&[usize]> {
+    pub(crate) fn shape(&self, name: &str) -> Option<&[usize]> {
         self.tensors.get(name).map(|place| place.shape.as_slice())
     }
 
     /// An error about the checkpoint as a whole.
-    pub(super) fn bad(&self, reason: String) -> Error {
+    pub(crate) fn bad(&self, reason: String) -> Error {
         bad(self.files.first().map_or(Path::new(""), |(path, _)| path), reason)
     }
 

@@ -1,0 +1,73 @@
+//! The image tower on candle's tensors, whatever it consists of.
+
+use candle_core::{Device, Result as TensorResult, Tensor};
+
+use super::config::{ImageConfig, VitConfig};
+use super::encoder::PixelBatch;
+use super::linear::tensor_error;
+use super::loader::Loader;
+use super::trunk::TrunkTower;
+use super::vision::Vision;
+use crate::Result;
+use crate::image::Preprocess;
+
+/// Pictures per pass: enough rows for the products to run at full speed, little enough memory for a laptop.
+const BATCH: usize = 16;
+
+/// An image tower.
+#[derive(Debug)]
+pub(super) struct ImageTower {
+    device: Device,
+    /// Value of each byte in each channel, normalised.
+    levels: [[f32; 256]; 3],
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Vision(Box<Vision>),
+    Trunk(Box<TrunkTower>),
+}
+
+impl ImageTower {
+    /// Reads the tower.
+    pub(super) fn load(loader: &Loader, config: &ImageConfig, preprocess: &Preprocess, dim: usize) -> Result<Self> {
+        let levels = std::array::from_fn(|c| {
+            std::array::from_fn(|byte| (byte as f32 / 255.0 - preprocess.mean[c]) / preprocess.std[c])
+        });
+        let vision = |config: &VitConfig| Vision::load(loader, config, dim).map(|v| Kind::Vision(Box::new(v)));
+        let kind = match config {
+            ImageConfig::Plain(config) => vision(&VitConfig::plain(config))?,
+            ImageConfig::Vit(config) => vision(config)?,
+            ImageConfig::Trunk(config) => Kind::Trunk(Box::new(TrunkTower::load(loader, config, dim)?)),
+        };
+        Ok(Self { device: loader.device().clone(), levels, kind })
+    }
+
+    /// One row per picture, not normalised.
+    pub(super) fn encode(&self, pictures: &PixelBatch) -> Result<Vec<f32>> {
+        let (height, width) = pictures.size();
+        let mut rows = Vec::new();
+        for chunk in pictures.as_bytes().chunks(BATCH * height * width * 3) {
+            let embedded = self.forward(chunk, height, width).and_then(|t| t.flatten_all()?.to_vec1::<f32>());
+            rows.extend(embedded.map_err(tensor_error)?);
+        }
+        Ok(rows)
+    }
+
+    fn forward(&self, bytes: &[u8], height: usize, width: usize) -> TensorResult<Tensor> {
+        let picture = height * width * 3;
+        let batch = bytes.len() / picture;
+        let mut values = Vec::with_capacity(bytes.len());
+        for picture in bytes.chunks_exact(picture) {
+            for (channel, levels) in self.levels.iter().enumerate() {
+                values.extend(picture[channel..].iter().step_by(3).map(|&byte| levels[usize::from(byte)]));
+            }
+        }
+        let x = Tensor::from_vec(values, (batch, 3, height, width), &self.device)?;
+        match &self.kind {
+            Kind::Vision(vision) => vision.forward(&x),
+            Kind::Trunk(trunk) => trunk.forward(&x),
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Image towers of convolutions, and convolutional stems of transformers. Each trunk is one file.
+
+pub(crate) mod convnext;
+pub(crate) mod fastvit;
+pub(crate) mod resnet;
+pub(crate) mod stem;
+
+use candle_core::{Result as TensorResult, Tensor};
+
+use super::config::Projection;
+use super::loader::Loader;
+use super::project::Head;
+use crate::Result;
+
+/// A trunk of convolutions and the map after it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Trunk {
+    /// Which one.
+    pub(crate) kind: TrunkKind,
+    /// Height and width of the pictures.
+    pub(crate) image: (usize, usize),
+    /// The last map.
+    pub(crate) projection: Projection,
+}
+
+/// The kinds of trunks.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum TrunkKind {
+    /// Bottlenecks with antialiased strides, pooled by attention.
+    ResNet(resnet::ResNetConfig),
+    /// Depthwise 7 × 7 convolutions with channel mixing as in transformers.
+    ConvNext(convnext::ConvNextConfig),
+    /// Depthwise mixing whose training branches are folded, with attention in the last stages.
+    FastVit(fastvit::FastVitConfig),
+}
+
+/// A loaded trunk.
+#[derive(Debug)]
+pub(super) struct TrunkTower {
+    kind: Kind,
+    head: Head,
+}
+
+#[derive(Debug)]
+enum Kind {
+    ResNet(resnet::ResNet),
+    ConvNext(convnext::ConvNext),
+    FastVit(fastvit::FastVit),
+}
+
+impl Trunk {
+    /// Height and width of the pictures.
+    pub(crate) fn image(&self) -> (usize, usize) {
+        self.image
+    }
+}
+
+impl TrunkTower {
+    /// Reads the trunk and its last map.
+    pub(super) fn load(loader: &Loader, config: &Trunk, dim: usize) -> Result<Self> {
+        let (kind, width) = match &config.kind {
+            TrunkKind::ResNet(c) => (Kind::ResNet(resnet::ResNet::load(loader, c, config.image)?), c.features()),
+            TrunkKind::ConvNext(c) => (Kind::ConvNext(convnext::ConvNext::load(loader, c)?), c.features()),
+            TrunkKind::FastVit(c) => (Kind::FastVit(fastvit::FastVit::load(loader, c)?), c.features()),
+        };
+        Ok(Self { kind, head: Head::load(loader, "image.projection", config.projection, width, dim)? })
+    }
+
+    /// `(batch, 3, height, width)` to `(batch, dim)`, not normalised.
+    pub(super) fn forward(&self, x: &Tensor) -> TensorResult<Tensor> {
+        let pooled = match &self.kind {
+            Kind::ResNet(trunk) => trunk.forward(x)?,
+            Kind::ConvNext(trunk) => trunk.forward(x)?,
+            Kind::FastVit(trunk) => trunk.forward(x)?,
+        };
+        self.head.forward(&pooled)
+    }
+}
