@@ -42,6 +42,10 @@ pub(crate) struct Fetcher {
 
 impl Fetcher {
     pub(crate) fn new(limits: Limits) -> Fetcher {
+        Self::asking(limits, if limits.private_addresses { |_| true } else { is_public })
+    }
+
+    fn asking(limits: Limits, may_be_asked: fn(IpAddr) -> bool) -> Fetcher {
         let config = Config::builder()
             .timeout_global(Some(limits.timeout))
             .max_redirects(MAX_REDIRECTS)
@@ -50,7 +54,7 @@ impl Fetcher {
             // A proxy would resolve names elsewhere, out of sight.
             .proxy(None)
             .build();
-        let resolver = Careful { inner: DefaultResolver::default(), public_only: !limits.private_addresses };
+        let resolver = Careful { inner: DefaultResolver::default(), may_be_asked };
         Fetcher { agent: ureq::Agent::with_parts(config, DefaultConnector::default(), resolver), limits }
     }
 
@@ -112,13 +116,13 @@ impl Fetcher {
 #[derive(Debug)]
 struct Careful {
     inner: DefaultResolver,
-    public_only: bool,
+    may_be_asked: fn(IpAddr) -> bool,
 }
 
 impl Resolver for Careful {
     fn resolve(&self, uri: &Uri, config: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
         let found = self.inner.resolve(uri, config, timeout)?;
-        if self.public_only && !found.iter().all(|address| is_public(address.ip())) {
+        if !found.iter().all(|address| (self.may_be_asked)(address.ip())) {
             let refused = "it leads to this machine or a private network, which is not asked unless that is allowed";
             return Err(ureq::Error::Io(std::io::Error::new(std::io::ErrorKind::PermissionDenied, refused)));
         }
@@ -246,5 +250,25 @@ mod tests {
             let error = fetcher(false).fetch(&url, || true).unwrap_err().to_string();
             assert!(error.contains("private network"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_redirect_leads_nowhere_that_could_not_be_asked_directly() {
+        let limits = Limits { max_bytes: 10, timeout: Duration::from_secs(5), retries: 0, private_addresses: false };
+        // As if 127.0.0.1 were the public network and its neighbours the private one.
+        let careful = Fetcher::asking(limits, |address| address == IpAddr::from([127, 0, 0, 1]));
+        let secret = server(vec![answer("200 OK", "", "secret")]);
+        for inside in [secret.replace("127.0.0.1", "127.0.0.2"), secret.replace("127.0.0.1", "[::1]")] {
+            let url = server(vec![answer("302 Found", &format!("Location: {inside}\r\n"), "")]);
+            let error = careful.fetch(&url, || true).unwrap_err().to_string();
+            assert!(error.contains("private network"), "{inside}: {error}");
+        }
+        for elsewhere in ["file:///etc/passwd", "ftp://127.0.0.1/", "gopher://127.0.0.1/"] {
+            let url = server(vec![answer("302 Found", &format!("Location: {elsewhere}\r\n"), "")]);
+            assert!(careful.fetch(&url, || true).is_err(), "{elsewhere}");
+        }
+        let endless: Vec<String> = vec![answer("302 Found", "Location: /a.jpg\r\n", ""); 20];
+        assert!(careful.fetch(&server(endless), || true).is_err());
+        assert_eq!(careful.fetch(&secret, || true).unwrap(), b"secret");
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use client::{Running, options};
 use serde_json::json;
 use tintype::Engine;
-use tintype::server::{Library, Server};
+use tintype::server::{Fetch, Library, Server, ServerOptions};
 
 use crate::ingest::photos::Photos;
 
@@ -223,6 +223,66 @@ fn limits_hold() {
     let drip = running
         .send(b"POST /api/v1/search HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 10\r\n\r\n{");
     drip.refuses(408, "in time");
+}
+
+#[test]
+fn pictures_and_answers_have_limits_too() {
+    let photos = Photos::slow(Duration::from_millis(1500));
+    photos.write_many("a", 2);
+    let engine = photos.engine();
+    engine.ingest([photos.dir()]).run().unwrap();
+    let mut small = options();
+    (small.max_pixels, small.deadline) = (100, Duration::from_millis(700));
+    let running = Running::start(small, vec![("a", engine)]);
+    let file = std::fs::read(photos.path("a/0.png")).unwrap();
+    running.ask("POST", "/api/v1/similar", &[], &file).refuses(400, "pixels");
+    running.get("/api/v1/thumbnail?id=1").refuses(404, "pixels");
+    let engine = photos.engine();
+    let mut hasty = options();
+    hasty.deadline = Duration::from_millis(700);
+    let running = Running::start(hasty, vec![("a", engine)]);
+    running.ask("POST", "/api/v1/similar", &[], &file).refuses(503, "longer");
+}
+
+#[test]
+fn addresses_are_fetched_where_that_is_allowed_and_from_where() {
+    let photos = Photos::new();
+    photos.write_many("a", 3);
+    photos.engine().ingest([photos.dir()]).run().unwrap();
+    let host = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/a.png", host.local_addr().unwrap());
+    let file = std::fs::read(photos.path("a/1.png")).unwrap();
+    std::thread::spawn(move || {
+        use std::io::{Read, Write};
+        for stream in host.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 2048]);
+            let head = format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", file.len());
+            let _ = stream.write_all(&[head.as_bytes(), &file].concat());
+        }
+    });
+    let ask = |fetch: Fetch| {
+        let mut changed = options();
+        changed.fetch = fetch;
+        let running = Running::start(changed, vec![("a", photos.engine())]);
+        running.post("/api/v1/search", &json!({"parts": [{"image_url": url}], "limit": 1}))
+    };
+    assert_eq!(ServerOptions::default().fetch, Fetch::Never);
+    ask(Fetch::Never).refuses(400, "does not fetch");
+    ask(Fetch::Public).refuses(400, "private network");
+    assert!(ask(Fetch::Any).json()["items"][0]["path"].as_str().unwrap().ends_with("a/1.png"));
+}
+
+#[test]
+fn nobody_is_let_in_unasked() {
+    let default = ServerOptions::default();
+    assert!(default.address.ip().is_loopback() && default.origins.is_empty() && default.hosts.is_empty());
+    let (_photos, running) = served();
+    let asked = running.ask("GET", "/api/v1/status", &[("Origin", &format!("http://{}", running.address))], b"");
+    assert_eq!((asked.status, asked.header("access-control-allow-origin")), (200, ""));
+    for method in ["PUT", "DELETE", "PATCH"] {
+        assert_eq!(running.ask(method, "/api/v1/search", &[], b"").status, 405, "{method}");
+    }
 }
 
 #[test]

@@ -32,13 +32,13 @@ impl Engine {
             reason: "the library has no photo of this number".to_owned(),
         })?;
         let bytes = match &found.source {
-            Some((path, SourceKind::Tar, _)) => member(path, &found)?,
+            Some((path, SourceKind::Tar, _)) => member(&own(&reader, path)?, path, &found)?,
             Some((_, SourceKind::Embeddings, base)) => read(&linked(&reader, &found, base.as_deref())?)?,
             _ if is_address(&found.path) => {
                 let record = reader.records(&[key])?.pop();
                 record.and_then(|record| self.small_copy(&record)).ok_or_else(|| on_the_web(&found))?
             }
-            _ => read(&own(&reader, &found)?)?,
+            _ => read(&own(&reader, &found.path)?)?,
         };
         match Format::sniff(&bytes) {
             Some(_) => Ok(bytes),
@@ -61,15 +61,15 @@ impl Engine {
     }
 }
 
-/// The file of a photo, unless a link that was put in its place leads out of the folders that were indexed.
-fn own(reader: &Reader<'_>, found: &Whereabouts) -> Result<PathBuf> {
-    let real = found.path.canonicalize().map_err(Error::io(&found.path))?;
+/// The file of a photo or a shard, unless a link that was put in its place leads out of the folders that were indexed.
+fn own(reader: &Reader<'_>, path: &Path) -> Result<PathBuf> {
+    let real = path.canonicalize().map_err(Error::io(path))?;
     let inside = |folder: &PathBuf| folder.canonicalize().is_ok_and(|folder| real.starts_with(folder));
-    if real == found.path || reader.trusted_folders()?.iter().any(inside) {
+    if real == path || reader.trusted_folders()?.iter().any(inside) {
         return Ok(real);
     }
     let reason = "a link leads from here out of the folders that were indexed".to_owned();
-    Err(Error::NoPicture { path: found.path.clone(), reason })
+    Err(Error::NoPicture { path: path.to_path_buf(), reason })
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
@@ -87,10 +87,10 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// A picture inside a shard.
-fn member(shard: &Path, found: &Whereabouts) -> Result<Vec<u8>> {
-    let Some(start) = found.start else { return compressed(shard, found) };
-    let mut file = File::open(shard).map_err(Error::io(shard))?;
+/// A picture inside a shard, whose file is really at `real`.
+fn member(real: &Path, shard: &Path, found: &Whereabouts) -> Result<Vec<u8>> {
+    let Some(start) = found.start else { return compressed(real, shard, found) };
+    let mut file = File::open(real).map_err(Error::io(shard))?;
     file.seek(SeekFrom::Start(start)).map_err(Error::io(shard))?;
     let mut bytes = Vec::new();
     file.take(found.size.min(MAX_FILE)).read_to_end(&mut bytes).map_err(Error::io(shard))?;
@@ -98,16 +98,15 @@ fn member(shard: &Path, found: &Whereabouts) -> Result<Vec<u8>> {
 }
 
 #[cfg(feature = "collections")]
-fn compressed(shard: &Path, found: &Whereabouts) -> Result<Vec<u8>> {
+fn compressed(real: &Path, shard: &Path, found: &Whereabouts) -> Result<Vec<u8>> {
     let path = found.path.to_string_lossy();
     let member = path.strip_prefix(&format!("{}!", shard.display())).unwrap_or_default();
-    crate::collection::extract(shard, member)
+    crate::collection::extract(real, member)
 }
 
 #[cfg(not(feature = "collections"))]
-fn compressed(shard: &Path, found: &Whereabouts) -> Result<Vec<u8>> {
+fn compressed(_: &Path, _: &Path, found: &Whereabouts) -> Result<Vec<u8>> {
     let reason = "this program was built without collections".to_owned();
-    let _ = shard;
     Err(Error::NoPicture { path: found.path.clone(), reason })
 }
 

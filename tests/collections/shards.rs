@@ -217,6 +217,22 @@ fn captions_rank_by_meaning_by_words_and_together() {
     assert_eq!(engine.status().unwrap().caption_vectors, 0);
 }
 
+#[cfg(unix)]
+#[test]
+fn a_link_in_the_place_of_a_shard_leads_nowhere() {
+    let place = Place::new();
+    let shard = place.path("shards/0.tar");
+    std::fs::create_dir_all(shard.parent().unwrap()).unwrap();
+    write(&shard, &samples(0..2));
+    let engine = place.engine();
+    engine.collect([&shard]).run().unwrap();
+    let key = engine.record(place.path("shards/0.tar!00001.jpg")).unwrap().unwrap().key;
+    std::fs::rename(&shard, place.path("elsewhere.tar")).unwrap();
+    std::os::unix::fs::symlink(place.path("elsewhere.tar"), &shard).unwrap();
+    let error = engine.open_image(key).unwrap_err().to_string();
+    assert!(error.contains("leads"), "{error}");
+}
+
 #[test]
 fn a_switch_of_models_reads_shards_again_and_refuses_what_it_cannot_read() {
     let place = Place::new();

@@ -1,7 +1,8 @@
 """clip-retrieval's `clip_back` as published, without its CLIP model: the queries are vectors.
 
-usage: peer.py index ROOM      makes the index with clip-retrieval's clip_index
-       peer.py serve ROOM PORT
+usage: peer.py index ROOM           makes the index with clip-retrieval's clip_index
+       peer.py tune ROOM VECTORS RECALL    finds the least efSearch with this recall and makes such an index; prints both
+       peer.py serve ROOM PORT [FOLDER]
 """
 
 import importlib.machinery
@@ -30,7 +31,26 @@ if mode == "index":
 
     if not (index / "image.index").exists():
         clip_index(str(room / "embeddings"), str(index))
+elif mode == "tune":
+    import faiss
+    import numpy as np
+
+    vectors, wanted = Path(sys.argv[3]), float(sys.argv[4])
+    texts, truth = np.load(vectors / "text-queries-1203-f32.npy"), np.load(vectors / "text-gt-top100-u32.npy")
+    tuned, made = faiss.read_index(str(index / "image.index")), room / "clip-retrieval-tuned"
+    for ef in (64, 128, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192):
+        faiss.ParameterSpace().set_index_parameter(tuned, "efSearch", ef)
+        found = tuned.search(texts, 10)[1]
+        recall = np.mean([len(set(a) & set(b[:10])) / 10 for a, b in zip(found.tolist(), truth.tolist())])
+        if recall >= wanted:
+            break
+    made.mkdir(exist_ok=True)
+    faiss.write_index(tuned, str(made / "image.index"))
+    if not (made / "metadata").exists():
+        (made / "metadata").symlink_to(index / "metadata")
+    print(ef, f"{recall:.4f}")
 else:
+    index = room / sys.argv[4] if len(sys.argv) > 4 else index
     sys.modules["torch"], sys.modules["all_clip"] = torch, all_clip
     import logging
 
