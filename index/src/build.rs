@@ -20,7 +20,7 @@ use crate::kernel::{CodeQuery, Kernels, Line, prefetch};
 use crate::vectors::{NONE, RecordBuffer, Records, write_links, write_twin};
 
 /// One of this many nodes of a level stands in the next one too.
-const SPARSITY: u32 = 16;
+const SPARSITY: u32 = 32;
 /// No level is made with fewer nodes.
 const LEAST: usize = 8;
 /// Width of the search for new neighbours of a node that lost some.
@@ -188,7 +188,7 @@ impl<'a> Graph<'a> {
                 if scion.mended || links.len() > graph.room(at) {
                     let mut scored = Vec::new();
                     graph.rank(at, own, &links, &mut CodeQuery::default(), &mut Vec::new(), &mut scored);
-                    graph.select(at, own, &scored, &mut links);
+                    graph.select(at, own, scored.into_iter(), &mut links);
                 }
                 Some((own, links))
             })
@@ -306,9 +306,9 @@ impl<'a> Graph<'a> {
     /// Keeps, best first, each candidate that is nearer to the node than to any that is kept, with some slack (the heuristic of the
     /// paper, with the slack of Vamana, Subramanya et al. 2019: links that are a little redundant shorten the way of queries that
     /// lie off the data).
-    fn select(&self, at: At, node: u32, candidates: &[(f32, u32)], into: &mut Vec<u32>) {
+    fn select(&self, at: At, node: u32, candidates: impl Iterator<Item = (f32, u32)>, into: &mut Vec<u32>) {
         into.clear();
-        for &(score, place) in candidates {
+        for (score, place) in candidates {
             if into.len() >= self.room(at) {
                 break;
             }
@@ -416,7 +416,7 @@ impl<'a> Graph<'a> {
             graph.query_of(graph.row_at(at, place), query);
             graph.find(at, query, width, &|p| standing[p as usize], start, scratch)?;
             let mut links = Vec::with_capacity(graph.room(at));
-            graph.select(at, place, &scratch.pool, &mut links);
+            graph.select(at, place, scratch.pool.iter(), &mut links);
             Ok(links)
         };
         let forward: Vec<Vec<u32>> =
@@ -445,7 +445,7 @@ impl<'a> Graph<'a> {
                     }
                     if links.len() > graph.room(at) {
                         graph.rank(at, target, &links, query, rows, scored);
-                        graph.select(at, target, scored, &mut links);
+                        graph.select(at, target, scored.iter().copied(), &mut links);
                     }
                     (target, links)
                 },

@@ -44,26 +44,32 @@ pub(crate) struct EncodedQuery {
 }
 
 /// Encodes numbers in steps of `scale`, and leaves in their place what the codes leave out.
+#[inline(always)]
 fn encode_lines(residual: &mut [f32], scale: f32, query: &mut CodeQuery) {
     let inverse = if scale < 1e-36 { 0.0 } else { 1.0 / scale };
     query.lines.clear();
     query.sum = 0;
     for part in residual.chunks_mut(64) {
         let mut line = Line([0; 64]);
-        for (byte, r) in line.0.iter_mut().zip(part) {
-            let code = code_of(*r * inverse);
-            *byte = code as i8;
+        let codes = line.0.iter_mut().zip(part);
+        codes.for_each(|(byte, r)| {
+            let (code, whole) = code_of(*r * inverse);
+            *byte = whole;
             *r -= code * scale;
-        }
+        });
         query.sum += line.0.iter().map(|&c| i32::from(c)).sum::<i32>();
         query.lines.push(line);
     }
 }
 
-/// The nearest code, -127 to 127.
+/// The nearest code, -127 to 127, ties to even, as both kinds of number. Added to 1.5·2²³ the fraction falls off the end, and the
+/// last byte is the number: an addition where `round` and a saturating conversion are calls.
 #[inline(always)]
-fn code_of(x: f32) -> f32 {
-    lanes::round(x.clamp(-127.0, 127.0))
+fn code_of(x: f32) -> (f32, i8) {
+    const SHIFT: f32 = 12_582_912.0;
+    let x = if x < 127.0 { x } else { 127.0 };
+    let shifted = if x > -127.0 { x } else { -127.0 } + SHIFT;
+    (shifted - SHIFT, shifted.to_bits() as i8)
 }
 
 impl Encoding {
@@ -97,6 +103,7 @@ impl Encoding {
     }
 
     /// The part of a score that belongs to one side: centre·r for products, -|r|² for L2.
+    #[inline(always)]
     fn side(&self, residual: &[f32]) -> f32 {
         match self.metric {
             Metric::L2 => -dot(residual, residual),
@@ -104,6 +111,7 @@ impl Encoding {
         }
     }
 
+    #[inline(always)]
     fn residual(&self, vector: &[f32], residual: &mut Vec<f32>) -> f32 {
         residual.clear();
         residual.extend(vector.iter().zip(&self.centre).map(|(x, c)| x - c));
@@ -113,6 +121,7 @@ impl Encoding {
     }
 
     /// Encodes a vector into the front of `record`; `residual` is scratch.
+    #[inline(always)]
     pub(crate) fn encode(&self, vector: &[f32], record: &mut [u8], residual: &mut Vec<f32>) -> Code {
         let scale = self.residual(vector, residual);
         let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
@@ -120,14 +129,15 @@ impl Encoding {
         let room = record.len().min(residual.len().next_multiple_of(64));
         record[..room].fill(128);
         for (byte, r) in record.iter_mut().zip(residual.iter_mut()) {
-            let code = code_of(*r * inverse);
-            *byte = (code as i32 + 128) as u8;
+            let (code, whole) = code_of(*r * inverse);
+            *byte = whole as u8 ^ 0x80;
             *r -= code * scale;
         }
         Code { scale, bias, error: length(residual) }
     }
 
     /// Encodes a query.
+    #[inline(always)]
     pub(crate) fn query(&self, vector: &[f32], query: &mut EncodedQuery) {
         let mut residual = std::mem::take(&mut query.residual);
         let scale = self.residual(vector, &mut residual);

@@ -6,15 +6,15 @@
 //!
 //! Nothing here trusts the bytes: a [`Level`] hands out only places inside itself, and a node is entered at most once.
 
+mod pool;
+
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
 use crate::error::Result;
+use crate::graph::pool::Pool;
 use crate::kernel::{CodeQuery, Kernels, prefetch};
 use crate::vectors::{MOST_LINKS, Records, Shape};
-
-/// Mark of an expanded entry; places are below it.
-const EXPANDED: u32 = 1 << 31;
 
 /// Links of one place, as they are stored: some may point outside the level.
 pub(crate) type Links = [u32; MOST_LINKS];
@@ -79,7 +79,7 @@ pub(crate) struct Width {
 }
 
 /// Places that a walk meets, their scores, and its pool.
-type Met<'a> = (&'a [u32], &'a [f32], &'a mut Vec<(f32, u32)>);
+type Met<'a> = (&'a [u32], &'a [f32], &'a mut Pool);
 
 /// Room for the links of one place.
 struct Room(Links);
@@ -102,7 +102,7 @@ pub(crate) struct Scratch {
     /// Words of `seen` in use.
     words: usize,
     /// Score and place, best first; after a walk, the answer.
-    pub(crate) pool: Vec<(f32, u32)>,
+    pub(crate) pool: Pool,
     links: Room,
     rows: Vec<u32>,
     scores: Vec<f32>,
@@ -233,57 +233,23 @@ pub(crate) fn beam<L: Level>(
 ) -> Result<()> {
     scratch.reset(level.size(), entry);
     let score = scratch.score_one(level, kernels, query, entry)?;
-    scratch.pool.push((score, entry));
+    scratch.pool.merge(kernels, width.keep, &[entry], &[score]);
     let mut at = 0;
-    while at < scratch.pool.len().min(width.open) {
-        let place = scratch.pool[at].1;
-        if place & EXPANDED != 0 {
+    while at < width.open
+        && let Some((place, expanded)) = scratch.pool.entry(at)
+    {
+        if expanded {
             at += 1;
             continue;
         }
-        scratch.pool[at].1 |= EXPANDED;
+        scratch.pool.expand(at);
         let (places, scores, pool) = scratch.score_links(level, kernels, query, place)?;
-        let mut first = usize::MAX;
-        for (&score, &place) in scores.iter().zip(places) {
-            if pool.len() >= width.keep {
-                if score <= pool[pool.len() - 1].0 {
-                    continue;
-                }
-                pool.pop();
-            }
-            first = first.min(insert(pool, (score, place)));
-        }
-        at = first.min(at + 1);
-        if let Some(next) = pool.get(at) {
-            level.prefetch_links(next.1 & !EXPANDED);
+        at = pool.merge(kernels, width.keep, places, scores).min(at + 1);
+        if let Some((next, _)) = pool.entry(at) {
+            level.prefetch_links(next);
         }
     }
-    scratch.pool.iter_mut().for_each(|entry| entry.1 &= !EXPANDED);
     Ok(())
-}
-
-/// Pools up to this size are searched and shifted in one go from the end, which is faster than two calls for each.
-const SHORT: usize = 48;
-
-/// Inserts behind all entries that are at least as good; returns where.
-#[inline(always)]
-#[allow(clippy::neg_cmp_op_on_partial_ord, reason = "a score that is not a number gives way to every other")]
-fn insert(pool: &mut Vec<(f32, u32)>, entry: (f32, u32)) -> usize {
-    if pool.len() > SHORT {
-        let to = pool.partition_point(|other| other.0 >= entry.0);
-        pool.insert(to, entry);
-        return to;
-    }
-    let mut to = pool.len();
-    pool.push(entry);
-    while let Some(before) = to.checked_sub(1)
-        && !(pool[before].0 >= entry.0)
-    {
-        pool[to] = pool[before];
-        to = before;
-    }
-    pool[to] = entry;
-    to
 }
 
 /// A frontier entry, ordered by score.
@@ -324,11 +290,11 @@ pub(crate) fn beam_accepting<L: Level>(
     let score = scratch.score_one(level, kernels, query, entry)?;
     let mut open = BinaryHeap::from([Open(score, entry)]);
     if accept(entry) {
-        scratch.pool.push((score, entry));
+        scratch.pool.merge(kernels, width.keep, &[entry], &[score]);
     }
     let limit = scratch.distances + budget;
     while let Some(Open(score, place)) = open.pop() {
-        if scratch.pool.get(width.open - 1).is_some_and(|last| score < last.0) {
+        if scratch.pool.score(width.open - 1).is_some_and(|last| score < last) {
             break;
         }
         if scratch.distances > limit {
@@ -336,12 +302,11 @@ pub(crate) fn beam_accepting<L: Level>(
         }
         let (places, scores, pool) = scratch.score_links(level, kernels, query, place)?;
         for (&score, &place) in scores.iter().zip(places) {
-            if pool.get(width.open - 1).is_none_or(|last| score > last.0) {
+            if pool.score(width.open - 1).is_none_or(|last| score > last) {
                 open.push(Open(score, place));
             }
-            if pool.get(width.keep - 1).is_none_or(|last| score > last.0) && accept(place) {
-                pool.truncate(width.keep - 1);
-                insert(pool, (score, place));
+            if pool.score(width.keep - 1).is_none_or(|last| score > last) && accept(place) {
+                pool.merge(kernels, width.keep, &[place], &[score]);
             }
         }
     }

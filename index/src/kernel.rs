@@ -37,15 +37,35 @@ pub(crate) struct CodeQuery {
 }
 
 type Scores = unsafe fn(&CodeQuery, &[u8], Shape, &[u32], &mut [f32]);
+type Merge = unsafe fn(&mut [f32], &mut [u32], usize, usize, &[u32], &[f32]) -> (usize, usize);
 type Pair = unsafe fn(&[u8], &[u8]) -> i32;
 type Exact = unsafe fn(&[f32], &[u8]) -> f32;
+
+/// Instructions that plain code can be compiled for; see [`Kernels::wide`].
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "one width fits all there"))]
+enum Lanes {
+    Base,
+    Avx2,
+    Avx512,
+}
+
+/// Loops that need no intrinsics, only a compiler that may use the vector instructions at hand. The order of float operations, and so
+/// the result, is the same everywhere.
+pub(crate) trait Wide {
+    type Output;
+    /// Must be `#[inline(always)]`, and so must be all that it calls: what is compiled by itself is compiled for the oldest processor.
+    fn run(self) -> Self::Output;
+}
 
 /// The kernels for this processor.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Kernels {
     /// Name of the instruction set, for reports.
     pub(crate) name: &'static str,
+    lanes: Lanes,
     scores: Scores,
+    merge: Merge,
     pair: Pair,
     dot_f32: Exact,
     dot_f16: Exact,
@@ -73,6 +93,20 @@ impl Kernels {
         all
     }
 
+    /// Does `work`, compiled for the instructions at hand.
+    #[inline]
+    pub(crate) fn wide<W: Wide>(&self, work: W) -> W::Output {
+        match self.lanes {
+            // SAFETY: the table holds only kernels that this processor runs.
+            #[cfg(target_arch = "x86_64")]
+            Lanes::Avx512 => unsafe { x86_64::wide_avx512(work) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Lanes::Avx2 => unsafe { x86_64::wide_avx2(work) },
+            _ => work.run(),
+        }
+    }
+
     /// Scores of the records `rows` against a query, into the front of `out`.
     #[inline]
     pub(crate) fn scores(&self, query: &CodeQuery, records: &Records<'_>, rows: &[u32], out: &mut [f32]) {
@@ -83,6 +117,24 @@ impl Kernels {
         // SAFETY: every row lies inside the records (asserted; whoever makes `Records` has sized the bytes by their layout), the
         // query is as long as the codes, `out` has room, and the table holds only kernels that this processor runs.
         unsafe { (self.scores)(query, records.bytes, shape, rows, out) }
+    }
+
+    /// Inserts places by score into a list that is sorted by falling score, behind equals, and drops what falls behind the best
+    /// `keep`. The first `len` entries of `list` are taken. Returns where the best newcomer stands ([`usize::MAX`] if none got in) and
+    /// how many entries there are now. A score that is not a number stays out.
+    #[inline]
+    pub(crate) fn merge(
+        &self,
+        list: (&mut [f32], &mut [u32]),
+        len: usize,
+        keep: usize,
+        places: &[u32],
+        scores: &[f32],
+    ) -> (usize, usize) {
+        let room = (len + scores.len()).min(keep);
+        assert!(len <= keep && list.0.len() >= room && list.1.len() >= room && places.len() == scores.len());
+        // SAFETY: the list has room for all that can be in it; the table holds only kernels that this processor runs.
+        unsafe { (self.merge)(list.0, list.1, len, keep, places, scores) }
     }
 
     /// Σ (a - 128)·(b - 128) over two codes of equal length, a multiple of 64.

@@ -1,4 +1,4 @@
-//! Sums, largest values and roundings over vectors, in a shape that compilers turn into vector instructions.
+//! Sums and largest values over vectors, in a shape that compilers turn into vector instructions.
 //!
 //! A sum written as a loop has to add in order, one number per four cycles; sixteen partial sums do not. What comes out is the same
 //! on every processor, because the order of the additions is written down here and not chosen by an instruction set.
@@ -7,7 +7,7 @@
 const LANES: usize = 16;
 
 /// Σ `term(x, y)` over two slices of equal length.
-#[inline]
+#[inline(always)]
 pub(crate) fn sum_of(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> f32) -> f32 {
     let mut sums = [0f32; LANES];
     let (a, a_tail) = a.as_chunks::<LANES>();
@@ -22,19 +22,19 @@ pub(crate) fn sum_of(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> f32) -> f3
 }
 
 /// Σ a·b.
-#[inline]
+#[inline(always)]
 pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     sum_of(a, b, |a, b| a * b)
 }
 
 /// √Σ x².
-#[inline]
+#[inline(always)]
 pub(crate) fn length(v: &[f32]) -> f32 {
     dot(v, v).sqrt()
 }
 
 /// Σ x², in f64.
-#[inline]
+#[inline(always)]
 pub(crate) fn squares(v: &[f32]) -> f64 {
     let mut sums = [0f64; LANES];
     let (chunks, tail) = v.as_chunks::<LANES>();
@@ -47,7 +47,7 @@ pub(crate) fn squares(v: &[f32]) -> f64 {
 }
 
 /// The largest magnitude; what is not a number is passed over.
-#[inline]
+#[inline(always)]
 pub(crate) fn largest(v: &[f32]) -> f32 {
     let mut most = [0f32; LANES];
     let (chunks, tail) = v.as_chunks::<LANES>();
@@ -58,14 +58,6 @@ pub(crate) fn largest(v: &[f32]) -> f32 {
         }
     }
     most.iter().copied().chain(tail.iter().map(|x| x.abs())).fold(0.0, f32::max)
-}
-
-/// The nearest whole number, ties to even, of a number whose magnitude is at most 127. Added to 1.5·2²³ the fraction falls off
-/// the end, which is two additions where `round` is a call.
-#[inline(always)]
-pub(crate) fn round(x: f32) -> f32 {
-    const SHIFT: f32 = 12_582_912.0;
-    (x + SHIFT) - SHIFT
 }
 
 #[cfg(test)]
@@ -81,6 +73,5 @@ mod tests {
             assert_eq!(squares(&v), f64::from(expected));
             assert_eq!(largest(&v), v.iter().fold(0.0, |m: f32, x| m.max(x.abs())));
         }
-        assert_eq!([0.5, 1.5, -0.5, 126.6, -127.0].map(round), [0.0, 2.0, -0.0, 127.0, -127.0]);
     }
 }

@@ -22,6 +22,7 @@ pub enum Metric {
 
 impl Metric {
     /// Checks a vector at the door and brings it into the form that is stored and searched.
+    #[inline(always)]
     pub(crate) fn admit(self, vector: &[f32], dim: usize) -> Result<Vec<f32>> {
         if vector.len() != dim {
             return Err(Error::Dimension { found: vector.len(), expected: dim });

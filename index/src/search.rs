@@ -6,8 +6,11 @@ use rayon::prelude::*;
 
 use crate::Key;
 use crate::collect::{self, Neighbor, Passes, Rows, Work};
+use crate::config::Config;
+use crate::encoding::{EncodedQuery, Encoding};
 use crate::error::{Error, Result};
 use crate::format::KEY_ENTRY;
+use crate::kernel::Wide;
 use crate::keys::KeySet;
 use crate::plan::{Plan, Target, listing_pays, plan};
 use crate::reader::Reader;
@@ -88,6 +91,30 @@ const ASKED: u32 = 200;
 const RESCORED: usize = 30;
 const RESCORED_PER_K: usize = 3;
 
+/// A query at the door.
+struct Admit<'a>(&'a Config, &'a [f32]);
+
+impl Wide for Admit<'_> {
+    type Output = Result<Vec<f32>>;
+
+    #[inline(always)]
+    fn run(self) -> Self::Output {
+        self.0.metric.admit(self.1, self.0.dim)
+    }
+}
+
+/// A query into code.
+struct Encode<'a>(&'a Encoding, &'a [f32], &'a mut EncodedQuery);
+
+impl Wide for Encode<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        self.0.query(self.1, self.2);
+    }
+}
+
 impl Request<'_> {
     fn new() -> Self {
         Request { k: 10, target: Target::Recall(0.95), filter: None, without: None }
@@ -100,7 +127,7 @@ impl Request<'_> {
             return Err(Error::Invalid { field: "recall", found: recall.to_string(), expected: "0 to 1" });
         }
         let config = reader.config();
-        let query = config.metric.admit(query, config.dim)?;
+        let query = reader.kernels().wide(Admit(config, query))?;
         // More than there are cannot be found, and must not be reserved.
         let k = self.k.min(reader.len() as usize);
         if k == 0 {
@@ -130,7 +157,7 @@ impl Request<'_> {
                 continue;
             }
             if part.segment.encoding.centre() != centre {
-                part.segment.encoding.query(query, &mut work.query);
+                kernels.wide(Encode(&part.segment.encoding, query, &mut work.query));
                 centre = part.segment.encoding.centre();
             }
             let mut rows = Rows::All;

@@ -6,12 +6,14 @@
 use std::arch::aarch64::*;
 use std::arch::asm;
 
-use super::{CodeQuery, Kernels, correct, half_at};
+use super::{CodeQuery, Kernels, Lanes, correct, half_at, portable};
 use crate::vectors::Shape;
 
 const NEON: Kernels = Kernels {
     name: "neon",
+    lanes: Lanes::Base,
     scores: scores_neon,
+    merge: portable::merge,
     pair: pair_neon,
     dot_f32: dot_f32_neon,
     dot_f16: dot_f16_neon,

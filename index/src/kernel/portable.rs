@@ -1,9 +1,10 @@
 //! The kernels in plain Rust: the oracle of all others, and the path of every processor without its own.
 
-use super::{CodeQuery, Kernels, correct, half_at};
+use super::{CodeQuery, Kernels, Lanes, correct, half_at};
 use crate::vectors::Shape;
 
-pub(super) const KERNELS: Kernels = Kernels { name: "portable", scores, pair, dot_f32, dot_f16, l2_f32, l2_f16 };
+pub(super) const KERNELS: Kernels =
+    Kernels { name: "portable", lanes: Lanes::Base, scores, merge, pair, dot_f32, dot_f16, l2_f32, l2_f16 };
 
 /// # Safety
 /// Every row lies inside `records`, the query is as long as a code, `out` is as long as `rows`.
@@ -58,4 +59,30 @@ unsafe fn l2_f32(q: &[f32], row: &[u8]) -> f32 {
 
 unsafe fn l2_f16(q: &[f32], row: &[u8]) -> f32 {
     sum(q.len(), |i| (q[i] - half_at(row, i)).powi(2))
+}
+
+/// # Safety
+/// None: everything is checked. The lists have room for `keep` entries, or for all that there will be.
+pub(super) unsafe fn merge(
+    list: &mut [f32],
+    list_places: &mut [u32],
+    mut len: usize,
+    keep: usize,
+    places: &[u32],
+    scores: &[f32],
+) -> (usize, usize) {
+    let mut first = usize::MAX;
+    for (&score, &place) in scores.iter().zip(places) {
+        if score.is_nan() || len == keep && (len == 0 || score <= list[len - 1]) {
+            continue;
+        }
+        len -= usize::from(len == keep);
+        let to = list[..len].partition_point(|&other| other >= score);
+        list.copy_within(to..len, to + 1);
+        list_places.copy_within(to..len, to + 1);
+        (list[to], list_places[to]) = (score, place);
+        len += 1;
+        first = first.min(to);
+    }
+    (first, len)
 }

@@ -2,12 +2,14 @@
 
 use std::arch::x86_64::*;
 
-use super::{CodeQuery, Kernels, correct, half_at};
+use super::{CodeQuery, Kernels, Lanes, Wide, correct, half_at, portable};
 use crate::vectors::Shape;
 
 const AVX2: Kernels = Kernels {
     name: "avx2",
+    lanes: Lanes::Avx2,
     scores: scores_avx2,
+    merge: portable::merge,
     pair: pair_avx2,
     dot_f32: dot_f32_avx2,
     dot_f16: dot_f16_avx2,
@@ -18,7 +20,9 @@ const AVX2: Kernels = Kernels {
 /// The exact rows stay with AVX2 when they are f16: converting them costs the same at either width.
 const AVX512: Kernels = Kernels {
     name: "avx512-vnni",
+    lanes: Lanes::Avx512,
     scores: scores_avx512,
+    merge: merge_avx512,
     pair: pair_avx512,
     dot_f32: dot_f32_avx512,
     dot_f16: dot_f16_avx2,
@@ -41,6 +45,20 @@ pub(super) fn available() -> Vec<Kernels> {
         all.push(AVX512);
     }
     all
+}
+
+/// # Safety
+/// The processor has AVX2, FMA and F16C.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) unsafe fn wide_avx2<W: Wide>(work: W) -> W::Output {
+    work.run()
+}
+
+/// # Safety
+/// The processor has AVX-512 F and BW.
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(super) unsafe fn wide_avx512<W: Wide>(work: W) -> W::Output {
+    work.run()
 }
 
 /// # Safety
@@ -211,6 +229,61 @@ unsafe fn scores_avx512(query: &CodeQuery, records: &[u8], shape: Shape, rows: &
             *out = correct(query, record, shape, product);
         }
     }
+}
+
+/// From the end, sixteen entries at a time, what is worse moves on by one: finding the place and making room are one pass, over as much
+/// of the list as has to move anyway.
+///
+/// # Safety
+/// The lists have room for `keep` entries, or for all that there will be, and hold `len`; there are as many places as scores; the
+/// processor has AVX-512 F.
+#[target_feature(enable = "avx512f")]
+unsafe fn merge_avx512(
+    list: &mut [f32],
+    list_places: &mut [u32],
+    mut len: usize,
+    keep: usize,
+    places: &[u32],
+    scores: &[f32],
+) -> (usize, usize) {
+    let mut first = usize::MAX;
+    let (list, list_places) = (list.as_mut_ptr(), list_places.as_mut_ptr());
+    for (&score, &place) in scores.iter().zip(places) {
+        // SAFETY: the list holds `len` entries.
+        if score.is_nan() || len == keep && (len == 0 || score <= unsafe { *list.add(len - 1) }) {
+            continue;
+        }
+        len -= usize::from(len == keep);
+        let wanted = _mm512_set1_ps(score);
+        let mut to = len;
+        // SAFETY: entries below `to` are inside the list, and with `len` less than `keep` so is one more.
+        unsafe {
+            while to >= 16 {
+                let (old, old_places) = (list.add(to - 16), list_places.add(to - 16));
+                let (block, block_places) = (_mm512_loadu_ps(old), _mm512_loadu_si512(old_places.cast()));
+                let stay = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(block, wanted);
+                if stay != 0 {
+                    break;
+                }
+                _mm512_storeu_ps(old.add(1), block);
+                _mm512_storeu_si512(old_places.add(1).cast(), block_places);
+                to -= 16;
+            }
+            while to > 0 && *list.add(to - 1) < score {
+                *list.add(to) = *list.add(to - 1);
+                *list_places.add(to) = *list_places.add(to - 1);
+                to -= 1;
+            }
+        }
+        // SAFETY: `to` is at most `len`, which is less than the room.
+        unsafe {
+            *list.add(to) = score;
+            *list_places.add(to) = place;
+        }
+        len += 1;
+        first = first.min(to);
+    }
+    (first, len)
 }
 
 /// # Safety
