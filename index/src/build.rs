@@ -15,7 +15,7 @@ use crate::encoding::Encoding;
 use crate::error::{Error, Result};
 use crate::format::{LEVELS, UPPER_LINKS};
 use crate::graft::{Graft, Scion};
-use crate::graph::{Ground, Level, Links, Scratch, Width, beam, greedy};
+use crate::graph::{self, Ground, Level, Links, Scratch, Width, beam, descend};
 use crate::kernel::{CodeQuery, Kernels, Line, prefetch};
 use crate::vectors::{NONE, RecordBuffer, Records, write_links, write_twin};
 
@@ -79,6 +79,12 @@ impl Level for UpperLevel<'_> {
 
     /// Upper levels are small and stay in the cache.
     fn prefetch_links(&self, _: u32) {}
+}
+
+impl graph::Upper for UpperLevel<'_> {
+    fn down(&self, place: u32) -> u32 {
+        self.0.down[place as usize]
+    }
 }
 
 /// A graph in the making.
@@ -332,7 +338,7 @@ impl<'a> Graph<'a> {
         &self,
         at: At,
         query: &CodeQuery,
-        width: Width,
+        (width, spread): (Width, usize),
         stands: &dyn Fn(u32) -> bool,
         start: u32,
         scratch: &mut Scratch,
@@ -342,23 +348,21 @@ impl<'a> Graph<'a> {
             At::Upper(level) => level,
             At::Ground => self.uppers.len(),
         };
-        let mut entry = None;
-        for upper in &self.uppers[..above] {
-            let place = greedy(&UpperLevel(upper, records), &self.kernels, query, entry.unwrap_or(0), scratch)?;
-            entry = Some(upper.down[place as usize]);
+        let levels = self.uppers[..above].iter().map(|upper| UpperLevel(upper, records));
+        descend(levels, &self.kernels, query, spread, scratch)?;
+        scratch.entries.retain(|&entry| above > 0 && stands(entry));
+        if scratch.entries.is_empty() {
+            scratch.entries.push(start);
         }
-        let entry = entry.filter(|&e| stands(e)).unwrap_or(start);
         match at {
-            At::Upper(level) => {
-                beam(&UpperLevel(&self.uppers[level], records), &self.kernels, query, entry, width, scratch)
-            }
-            At::Ground => beam(&Ground(records), &self.kernels, query, entry, width, scratch),
+            At::Upper(level) => beam(&UpperLevel(&self.uppers[level], records), &self.kernels, query, width, scratch),
+            At::Ground => beam(&Ground(records), &self.kernels, query, width, scratch),
         }
     }
 
     /// Walks from the top; leaves the nearest rows in the pool.
-    pub(crate) fn walk(&self, query: &CodeQuery, width: Width, scratch: &mut Scratch) -> Result<()> {
-        self.find(At::Ground, query, width, &|_| true, 0, scratch)
+    pub(crate) fn walk(&self, query: &CodeQuery, width: Width, spread: usize, scratch: &mut Scratch) -> Result<()> {
+        self.find(At::Ground, query, (width, spread), &|_| true, 0, scratch)
     }
 
     /// Inserts the places that do not stand yet into a level, in batches.
@@ -414,7 +418,7 @@ impl<'a> Graph<'a> {
         let search = |work: &mut (Scratch, CodeQuery), &place: &u32| -> Result<Vec<u32>> {
             let (scratch, query) = work;
             graph.query_of(graph.row_at(at, place), query);
-            graph.find(at, query, width, &|p| standing[p as usize], start, scratch)?;
+            graph.find(at, query, (width, 1), &|p| standing[p as usize], start, scratch)?;
             let mut links = Vec::with_capacity(graph.room(at));
             graph.select(at, place, scratch.pool.iter(), &mut links);
             Ok(links)

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use crate::build::Graph;
 use crate::error::Result;
 use crate::format::CALIBRATED_EF;
-use crate::graph::{Scratch, Width};
+use crate::graph::{Scratch, Width, spread};
 use crate::kernel::{CodeQuery, Line};
 
 /// Queries of each kind.
@@ -44,7 +44,8 @@ pub(crate) fn measure(graph: &Graph<'_>) -> Result<[[f32; CALIBRATED_EF.len()]; 
                 let truth = nearest(graph, &nodes, &query, row);
                 let mut found = [0; CALIBRATED_EF.len()];
                 for (found, &ef) in found.iter_mut().zip(&CALIBRATED_EF) {
-                    graph.walk(&query, Width { open: ef, keep: KEPT.max(ef) + 1 }, scratch)?;
+                    let width = Width { open: ef, keep: KEPT.max(ef) + 1 };
+                    graph.walk(&query, width, spread(ef, kind == 1), scratch)?;
                     // The row that the query was made of finds itself; it does not count.
                     let pool = scratch.pool.iter().filter(|p| p.1 != row).take(K);
                     *found = pool.filter(|p| truth.contains(&p.1)).count();

@@ -10,6 +10,7 @@ use crate::format::UPPER_NODE;
 use crate::graph::{self, Level, Links, Scratch, Width};
 use crate::kernel::{Kernels, prefetch};
 use crate::metric::Metric;
+use crate::plan::Walk;
 use crate::segment::{Part, Segment, UpperNode};
 use crate::vectors::Records;
 
@@ -128,19 +129,11 @@ impl Level for MappedUpper<'_> {
     fn prefetch_links(&self, _: u32) {}
 }
 
-/// Walks down to level 0: the row to start from.
-fn descend(segment: &Segment, kernels: &Kernels, work: &mut Work) -> Result<u32> {
-    let records = segment.records();
-    let all = segment.upper_nodes()?;
-    let mut place = 0;
-    for (_, places) in segment.levels() {
-        let nodes = &all[places.start as usize..places.end as usize];
-        let level = MappedUpper { segment, records, nodes };
-        let entry = place.min(level.size() - 1);
-        let best = graph::greedy(&level, kernels, &work.query.codes, entry, &mut work.scratch)?;
-        place = UpperNode(&nodes[best as usize]).down();
+impl graph::Upper for MappedUpper<'_> {
+    fn down(&self, place: u32) -> u32 {
+        // What stands there is checked where it is used: on the lowest level it is a row.
+        UpperNode(&self.nodes[place as usize]).down().min(self.records.count - 1)
     }
-    Ok(place.min(records.count - 1))
 }
 
 /// Gathers at most `width` candidates of a part, plus their twins, by walking its graph. `false` if the walk gave up.
@@ -148,12 +141,18 @@ pub(crate) fn walk(
     (at, part): (u32, &Part),
     kernels: &Kernels,
     passes: Option<Passes<'_>>,
-    (ef, budget, width): (usize, usize, usize),
+    (Walk { ef, budget, spread }, width): (Walk, usize),
     work: &mut Work,
 ) -> Result<bool> {
     let segment = &*part.segment;
     let records = segment.records();
-    let entry = descend(segment, kernels, work)?;
+    let nodes = segment.upper_nodes()?;
+    let uppers = segment.levels().map(|(_, places)| MappedUpper {
+        segment,
+        records,
+        nodes: &nodes[places.start as usize..places.end as usize],
+    });
+    graph::descend(uppers, kernels, &work.query.codes, spread, &mut work.scratch)?;
     let level = Mapped(segment, records);
     let accepts = |row: u32| !part.removed.contains(row) && passes.is_none_or(|passes| passes(records.key(row)));
     let gone = part.removed.count();
@@ -161,7 +160,7 @@ pub(crate) fn walk(
     if passes.is_none() && gone <= segment.count() / 2 {
         let wider = |width: usize| width.saturating_mul(segment.count() as usize) / part.live().max(1) as usize;
         let width = Width { open: wider(ef), keep: wider(ef.max(width)) };
-        graph::beam(&level, kernels, &work.query.codes, entry, width, &mut work.scratch)?;
+        graph::beam(&level, kernels, &work.query.codes, width, &mut work.scratch)?;
     } else {
         let mut failed = None;
         let mut accept = |row: u32| {
@@ -180,8 +179,7 @@ pub(crate) fn walk(
             false
         };
         let bounds = (Width { open: ef, keep: ef.max(width) }, budget);
-        let done =
-            graph::beam_accepting(&level, kernels, &work.query.codes, entry, bounds, &mut accept, &mut work.scratch)?;
+        let done = graph::beam_accepting(&level, kernels, &work.query.codes, bounds, &mut accept, &mut work.scratch)?;
         if let Some(error) = failed {
             return Err(error);
         }

@@ -4,6 +4,7 @@
 //! ratios between kinds of memory access and move little between machines.
 
 use crate::format::CALIBRATED_EF;
+use crate::graph::spread;
 use crate::segment::Part;
 
 /// How hard to look.
@@ -38,18 +39,28 @@ const CAUTION: f32 = 0.72;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Plan {
     Scan,
-    /// Walk with this width; give up and scan after so many distances.
-    Walk {
-        ef: usize,
-        budget: usize,
-    },
+    Walk(Walk),
+}
+
+/// A walk through a graph.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Walk {
+    pub(crate) ef: usize,
+    /// Give up and scan after so many distances.
+    pub(crate) budget: usize,
+    /// Entries to the ground.
+    pub(crate) spread: usize,
+}
+
+/// Whether a query does not lie among the rows: its bias places it relative to them.
+fn elsewhere(part: &Part, bias: f32) -> bool {
+    let footer = &part.segment.footer;
+    bias < footer.bias_mean - ELSEWHERE * footer.bias_deviation
 }
 
 /// The width that reaches a recall, by the calibration of the segment; `None` if no width that was tried does.
-pub(crate) fn width(part: &Part, recall: f32, bias: f32) -> Option<usize> {
-    let footer = &part.segment.footer;
-    let elsewhere = bias < footer.bias_mean - ELSEWHERE * footer.bias_deviation;
-    let measured = &footer.recall[usize::from(elsewhere)];
+fn width(part: &Part, recall: f32, elsewhere: bool) -> Option<usize> {
+    let measured = &part.segment.footer.recall[usize::from(elsewhere)];
     let recall = 1.0 - (1.0 - recall) * CAUTION;
     let at = measured.iter().position(|&r| r >= recall)?;
     let Some(before) = at.checked_sub(1) else { return Some(CALIBRATED_EF[0]) };
@@ -71,15 +82,20 @@ pub(crate) fn plan(part: &Part, target: Target, k: usize, passing: f32, filtered
     if !part.segment.has_graph() || target == Target::Exact || passing <= 0.0 {
         return Plan::Scan;
     }
+    let elsewhere = elsewhere(part, bias);
     let ef = match target {
         Target::Ef(ef) => Some(ef),
         // Measured for ten neighbours; so many times more need a list so many times wider.
-        Target::Recall(recall) => width(part, recall, bias).map(|ef| ef.saturating_mul(k.max(10)) / 10),
+        Target::Recall(recall) => width(part, recall, elsewhere).map(|ef| ef.saturating_mul(k.max(10)) / 10),
         Target::Exact => None,
     };
     let Some(ef) = ef.map(|ef| ef.max(k.div_ceil(2))) else { return Plan::Scan };
     let ask = if filtered { count * ASK_TENTHS / 10 } else { 0 };
     let scan = ask + (passing * count as f32) as usize;
     let walk = WALK * (ENTRY + PER_EF * (ef as f32 / passing) as usize);
-    if walk < scan || cfg!(fuzzing) { Plan::Walk { ef, budget: 2 * scan / WALK } } else { Plan::Scan }
+    if walk < scan || cfg!(fuzzing) {
+        Plan::Walk(Walk { ef, budget: 2 * scan / WALK, spread: spread(ef, elsewhere) })
+    } else {
+        Plan::Scan
+    }
 }

@@ -179,8 +179,8 @@ impl Request<'_> {
                 };
                 let bias = work.query.codes.offset - part.segment.encoding.constant();
                 let asks = rows == Rows::All && self.filter.is_some();
-                if let Plan::Walk { ef, budget } = plan(part, target, wanted, passing, asks, bias) {
-                    walked = collect::walk((at, part), kernels, gather, (ef, budget, width), work)?;
+                if let Plan::Walk(walk) = plan(part, target, wanted, passing, asks, bias) {
+                    walked = collect::walk((at, part), kernels, gather, (walk, width), work)?;
                 }
             }
             if walked {
