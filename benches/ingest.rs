@@ -4,6 +4,7 @@
 //! cargo bench --bench ingest                      20,000 generated pictures of 160 × 120
 //! cargo bench --bench ingest -- --count 2000      fewer
 //! cargo bench --bench ingest -- --photos DIR      your own
+//! cargo bench --bench ingest -- --photos DIR --model DIR --precision int8      with another model than the built-in one
 //! ```
 //! Prints wall time and, on Linux, processor time of: the first run, the second run over unchanged files, and each stage alone
 //! on one thread. Names have spaces, umlauts and up to 255 bytes.
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tintype::image::{DecodeOptions, Metadata, Photo};
+use tintype::model::{EncoderOptions, Precision};
 use tintype::{Encode, Encoder, Engine, PixelBatch};
 
 fn main() {
@@ -31,7 +33,19 @@ fn main() {
             dir
         }
     };
-    let encoder: Arc<dyn Encode> = Encoder::builtin().unwrap().into();
+    let precision = match value("--precision").as_deref() {
+        None => Precision::Auto,
+        Some("f32") => Precision::F32,
+        Some("bf16") => Precision::Bf16,
+        Some("int8") => Precision::Int8,
+        Some(other) => panic!("no precision is called {other}"),
+    };
+    let options = EncoderOptions::default().precision(precision);
+    let encoder = match value("--model") {
+        Some(dir) => Encoder::load_with(dir, &options).unwrap(),
+        None => Encoder::builtin_with(&options).unwrap(),
+    };
+    let encoder: Arc<dyn Encode> = encoder.into();
     let engine = Engine::create(work.path().join("library"), Arc::clone(&encoder)).unwrap();
     for name in ["first run", "second run", "third run"] {
         let (report, time) = timed(|| engine.ingest([&photos]).run().unwrap());
@@ -71,7 +85,7 @@ fn stages(photos: &Path, encoder: &dyn Encode) {
     let (_, time) = timed(|| contents.iter().map(|data| Metadata::read(data)).collect::<Vec<_>>());
     print("metadata", time);
     let options = DecodeOptions::default();
-    let decode = |data: &Vec<u8>| Photo::decode(data, &options).ok();
+    let decode = |data: &Vec<u8>| Photo::decode_for(data, &options, encoder.preprocess()).ok();
     let (_, decoding) = timed(|| contents.iter().filter_map(decode).count());
     print("decode", decoding);
     let size = encoder.preprocess().size;
@@ -84,6 +98,8 @@ fn stages(photos: &Path, encoder: &dyn Encode) {
         contents.chunks(32).map(batch).collect::<Vec<_>>()
     });
     print("resize", (both.0.saturating_sub(decoding.0), both.1.saturating_sub(decoding.1)));
+    // Weights are packed at the first call.
+    encoder.encode_images(&batches[0]).unwrap();
     let (_, time) = timed(|| batches.iter().for_each(|batch| drop(encoder.encode_images(batch).unwrap())));
     print("encode", time);
 }

@@ -21,6 +21,8 @@ mod mapped;
 mod norm;
 mod packed;
 mod parts;
+#[cfg(test)]
+mod plain;
 mod portable;
 mod product;
 mod rows;

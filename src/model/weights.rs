@@ -115,6 +115,12 @@ impl Weights {
         Ok(Self { checkpoint, tensors })
     }
 
+    /// Gives the memory of what was read back, for those who keep it in another form: mapped pages would stay as long as there is
+    /// room for them, and count as this process's.
+    pub(crate) fn release(&self) {
+        self.checkpoint.release();
+    }
+
     /// Whether the model has this tensor.
     pub(crate) fn contains(&self, name: &str) -> bool {
         self.tensors.contains_key(name)

@@ -48,6 +48,7 @@ impl Source<'_> {
             let all = weights.get(&format!("{name}.weight"))?.0;
             let rows = all.chunks_exact(inputs).skip(first).take(outputs);
             raw.weights.chunks_exact_mut(padded.0).zip(rows).for_each(|(to, row)| to[..inputs].copy_from_slice(row));
+            weights.release();
             Ok(raw)
         })
     }
@@ -64,6 +65,8 @@ impl Source<'_> {
 pub(super) struct Blocks {
     width: usize,
     attention: Attention,
+    /// Whether attention over all tokens is multiplied in bf16.
+    pairs: bool,
     number: Number,
     activation: Activation,
     blocks: Vec<Block>,
@@ -96,8 +99,11 @@ pub(super) struct Scratch {
     narrow: Rows,
     /// The same inside the feed-forward half.
     inner: Rows,
-    /// Queries, keys and values; or what is inside the feed-forward half, before it becomes bytes.
+    /// Queries, keys and values, in f32 or in bf16.
     wide: Aligned<f32>,
+    /// The same in bf16; or what is inside the feed-forward half, before it becomes bytes. What one product leaves for the
+    /// next pass goes through the caches twice, and bytes will not show that it was bf16 in between.
+    pairs: Aligned<u16>,
     /// Queries of the pooled tokens.
     queries: Aligned<f32>,
     /// Mixed values.
@@ -136,7 +142,11 @@ impl Blocks {
                 down: source.part(&name("mlp.down"), number, (hidden, width), (padded, width), 0)?,
             });
         }
-        let pairs = number != Number::F32 && source.isa.multiplies_pairs();
+        // Products hand over bf16 in whole vectors of 16 numbers.
+        let pairs = number != Number::F32
+            && source.isa.multiplies_pairs()
+            && width.is_multiple_of(16)
+            && (width / heads).is_multiple_of(2);
         let activation = match config.activation {
             config::Activation::Gelu => Activation::Gelu,
             config::Activation::GeluTanh => Activation::GeluTanh,
@@ -145,7 +155,8 @@ impl Blocks {
         };
         Ok(Self {
             width,
-            attention: Attention { isa: source.isa, width, heads, causal, pairs },
+            attention: Attention { isa: source.isa, width, heads, causal },
+            pairs,
             number,
             activation,
             blocks,
@@ -162,6 +173,7 @@ impl Blocks {
             narrow: Rows::new(isa, self.number, self.width),
             inner: Rows::new(isa, self.number, hidden),
             wide: Aligned::default(),
+            pairs: Aligned::default(),
             queries: Aligned::default(),
             mixed: Aligned::default(),
             attention: attention::Scratch::default(),
@@ -194,39 +206,38 @@ impl Blocks {
     fn block(&self, block: &Block, scratch: &mut Scratch, lengths: &[usize]) {
         let (width, tokens) = (self.width, lengths.iter().sum());
         let Inputs::Joint(qkv) = &block.inputs else { unreachable!("only the last block answers for pooled tokens") };
-        let Scratch { x, narrow, inner, wide, mixed, attention, .. } = scratch;
+        let Scratch { x, narrow, inner, wide, pairs, mixed, attention, .. } = scratch;
         narrow.normalise(&block.norm_1, x, tokens);
-        let joint = wide.at_least(tokens * 3 * width);
-        qkv.apply(tokens, narrow, Out::Floats(joint, 3 * width), Epilogue::STORE); // (tokens, 3 · width)
+        let (joint, short) = match self.pairs {
+            true => (&mut [][..], pairs.at_least(tokens * 3 * width)),
+            false => (wide.at_least(tokens * 3 * width), &mut [][..]),
+        };
+        let out = if self.pairs { Out::Pairs(short, 3 * width) } else { Out::Floats(joint, 3 * width) };
+        qkv.apply(tokens, narrow, out, Epilogue::STORE); // (tokens, 3 · width)
         // f32 is mixed where the next product reads it.
         let (out, stride) = match self.number {
             Number::F32 => narrow.floats(tokens),
             _ => (mixed.at_least(tokens * width), width),
         };
         for (start, &len) in starts(lengths).zip(lengths) {
-            let rows = &joint[start * 3 * width..(start + len) * 3 * width];
-            let sequence = Sequence {
-                queries: (rows, 3 * width),
-                count: len,
-                first: 0,
-                keys: &rows[width..],
-                values: &rows[2 * width..],
-                stride: 3 * width,
-                tokens: len,
-            };
-            self.attention.apply(sequence, (&mut out[start * stride..], stride), attention);
+            let (range, out) = (start * 3 * width..(start + len) * 3 * width, (&mut out[start * stride..], stride));
+            if self.pairs {
+                self.attention.apply_pairs(Sequence::joint(&short[range], len, width), out, attention);
+            } else {
+                self.attention.apply(Sequence::joint(&joint[range], len, width), out, attention);
+            }
         }
         if self.number != Number::F32 {
             narrow.convert(mixed, width, tokens);
         }
-        self.feed_forward(block, tokens, x, narrow, inner, wide);
+        self.feed_forward(block, tokens, x, narrow, inner, pairs);
     }
 
     /// The last block, from all tokens in `x` and the pooled ones in `picked`, which it replaces.
     fn last_block(&self, block: &Block, scratch: &mut Scratch, lengths: &[usize], pooled: &[usize]) {
         let (width, tokens, count) = (self.width, lengths.iter().sum(), lengths.len());
         let Inputs::Apart(query, keys) = &block.inputs else { unreachable!("the tower was made to be pooled") };
-        let Scratch { x, picked, narrow, inner, wide, queries, mixed, attention } = scratch;
+        let Scratch { x, picked, narrow, inner, wide, pairs, queries, mixed, attention } = scratch;
         narrow.normalise(&block.norm_1, x, tokens);
         let joint = wide.at_least(tokens * 2 * width);
         keys.apply(tokens, narrow, Out::Floats(joint, 2 * width), Epilogue::STORE); // (tokens, 2 · width)
@@ -248,7 +259,7 @@ impl Blocks {
             self.attention.apply(sequence, (&mut out[i * width..], width), attention);
         }
         narrow.convert(out, width, count);
-        self.feed_forward(block, count, picked, narrow, inner, wide);
+        self.feed_forward(block, count, picked, narrow, inner, pairs);
     }
 
     /// What follows attention, on `count` rows of `x`, whose mixed values stand in `narrow`.
@@ -259,16 +270,16 @@ impl Blocks {
         x: &mut Aligned<f32>,
         narrow: &mut Rows,
         inner: &mut Rows,
-        wide: &mut Aligned<f32>,
+        pairs: &mut Aligned<u16>,
     ) {
         let (width, hidden) = (self.width, block.up.outputs());
         block.out.apply(count, narrow, Out::Floats(x, width), Epilogue::ADD);
         narrow.normalise(&block.norm_2, x, count);
         let activate = Epilogue::activate(self.activation);
         if self.number == Number::Int8 {
-            let floats = wide.at_least(count * hidden);
-            block.up.apply(count, narrow, Out::Floats(floats, hidden), activate);
-            inner.convert(floats, hidden, count);
+            let short = pairs.at_least(count * hidden);
+            block.up.apply(count, narrow, Out::Pairs(short, hidden), activate);
+            inner.convert_pairs(short, hidden, count);
         } else {
             block.up.apply(count, narrow, Out::Rows(inner), activate);
         }

@@ -50,6 +50,8 @@ enum Weights {
 /// Where results go: rows of f32, or the rows of the next product.
 pub(super) enum Out<'a> {
     Floats(&'a mut [f32], usize),
+    /// bf16, in whole vectors.
+    Pairs(&'a mut [u16], usize),
     Rows(&'a mut Rows),
 }
 
@@ -132,6 +134,12 @@ impl Dense {
                 assert!((count - 1) * stride + self.outputs <= out.len(), "{count} results of {}", self.outputs);
                 assert!(count == 1 || stride >= self.outputs, "results may not overlap");
                 (Place::Floats(out.as_mut_ptr()), stride)
+            }
+            Out::Pairs(out, stride) => {
+                assert!((count - 1) * stride + self.outputs <= out.len(), "{count} results of {}", self.outputs);
+                assert!(count == 1 || stride >= self.outputs, "results may not overlap");
+                assert!(self.outputs.is_multiple_of(self.isa.lanes()) && !epilogue.add, "whole vectors of bf16");
+                (Place::Pairs(out.as_mut_ptr()), stride)
             }
             Out::Rows(to) => {
                 assert!(to.width() == self.outputs && !epilogue.add, "rows of {}", self.outputs);
@@ -222,25 +230,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::finish::Activation;
+    use super::super::plain::{activated, numbers};
     use super::*;
-
-    fn numbers(n: usize, seed: u32) -> Vec<f32> {
-        let mut state = seed | 1;
-        (0..n)
-            .map(|_| {
-                state = state.wrapping_mul(747_796_405).wrapping_add(2_891_336_453);
-                (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-            })
-            .collect()
-    }
-
-    fn plain(x: f64, activation: Activation) -> f64 {
-        match activation {
-            Activation::QuickGelu => x / (1.0 + (-1.702 * x).exp()),
-            Activation::GeluTanh => 0.5 * x * (1.0 + (0.797_884_560_802_865_4 * (x + 0.044_715 * x * x * x)).tanh()),
-            _ => x,
-        }
-    }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(16))]
@@ -280,7 +271,7 @@ mod tests {
                             let dot: f64 = row.iter().zip(&w[j * inputs..]).map(|(x, w)| f64::from(*x) * f64::from(*w)).sum();
                             let allowed: f64 = row.iter().zip(&w[j * inputs..]).map(|(x, w)| error(x.abs().into(), w.abs().into())).sum();
                             let old = f64::from(before[i * outputs + j]);
-                            let want = plain(dot + f64::from(b[j]), activation) + if add { old } else { 0.0 };
+                            let want = activated(dot + f64::from(b[j]), activation) + if add { old } else { 0.0 };
                             let got = f64::from(out[i * outputs + j]);
                             // Activations are at most 1.2 times as steep as the identity.
                             prop_assert!(

@@ -113,26 +113,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::finish::Activation;
+    use super::super::plain::{activated, numbers};
     use super::*;
-
-    fn numbers(n: usize, seed: u32) -> Vec<f32> {
-        let mut state = seed | 1;
-        (0..n)
-            .map(|_| {
-                state = state.wrapping_mul(747_796_405).wrapping_add(2_891_336_453);
-                (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-            })
-            .collect()
-    }
-
-    fn plain(x: f64, activation: Activation) -> f64 {
-        match activation {
-            Activation::None => x,
-            Activation::Relu6 => x.clamp(0.0, 6.0),
-            Activation::Gelu | Activation::QuickGelu => unreachable!("tested below"),
-            Activation::GeluTanh => 0.5 * x * (1.0 + (0.797_884_560_802_865_4 * (x + 0.044_715 * x * x * x)).tanh()),
-        }
-    }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
@@ -156,7 +138,7 @@ mod tests {
                             continue;
                         }
                         let dot: f64 = (0..inputs).map(|k| f64::from(rows[i * stride + k]) * f64::from(w[j * inputs + k])).sum();
-                        let want = plain(dot + f64::from(b[j]), activation) + if add { f64::from(old) } else { 0.0 };
+                        let want = activated(dot + f64::from(b[j]), activation) + if add { f64::from(old) } else { 0.0 };
                         prop_assert!((f64::from(got) - want).abs() < 2e-5, "{}: {got} is not {want}", isa.name());
                     }
                 }

@@ -23,6 +23,16 @@ impl MappedFile {
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(Error::io(path))?;
         Ok(Self(map))
     }
+
+    /// Gives the memory of the pages read so far back; they are read again when they are touched again.
+    pub(crate) fn release(&self) {
+        #[cfg(unix)]
+        {
+            // SAFETY: the map is shared, read-only and backed by its file, so there is nothing in it to lose.
+            // A system that refuses has more memory in use, and nothing else.
+            let _ = unsafe { self.0.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+        }
+    }
 }
 
 impl Deref for MappedFile {

@@ -144,10 +144,10 @@ impl Simd for Portable {
         unsafe { p.cast::<[u16; N]>().write_unaligned(v.map(|x| (rounded(x) >> 16) as u16)) }
     }
     #[inline(always)]
-    unsafe fn store_joined(p: *mut u32, low: Self::F, high: Self::F) {
-        let joined: [u32; N] = std::array::from_fn(|i| rounded(low[i]) >> 16 | rounded(high[i]) & 0xffff_0000);
-        // SAFETY: the caller vouches for N words.
-        unsafe { p.cast::<[u32; N]>().write_unaligned(joined) }
+    unsafe fn load_pairs(p: *const u16) -> Self::F {
+        // SAFETY: the caller vouches for N numbers.
+        let pairs: [u16; N] = unsafe { p.cast::<[u16; N]>().read_unaligned() };
+        pairs.map(|x| f32::from_bits(u32::from(x) << 16))
     }
     #[inline(always)]
     unsafe fn interleave(p: [*const u8; 3]) -> [Self::I; 4] {

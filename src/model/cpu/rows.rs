@@ -134,6 +134,16 @@ impl Rows {
         self.first.push(self.outliers.len() as u32);
     }
 
+    /// `count` rows of bf16 that begin `stride` numbers apart.
+    pub(super) fn convert_pairs(&mut self, x: &[u16], stride: usize, count: usize) {
+        let isa = self.isa;
+        self.fill(count, |i, row| {
+            let from = &x[i * stride..][..row.len()];
+            // SAFETY: both have the same number of numbers.
+            unsafe { isa.run(FromPairs { from, to: row }) }
+        });
+    }
+
     /// `count` rows that `make` writes as f32.
     pub(super) fn fill(&mut self, count: usize, mut make: impl FnMut(usize, &mut [f32])) {
         let width = self.width;
@@ -263,10 +273,32 @@ impl Kernel for ToBytes<'_> {
     }
 }
 
+/// f32 from bf16, of as many numbers.
+struct FromPairs<'a> {
+    from: &'a [u16],
+    to: &'a mut [f32],
+}
+
+impl Kernel for FromPairs<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let whole = self.from.len() / S::LANES * S::LANES;
+        for i in (0..whole).step_by(S::LANES) {
+            // SAFETY: whole vectors of both.
+            unsafe { S::store(self.to.as_mut_ptr().add(i), S::load_pairs(self.from.as_ptr().add(i))) };
+        }
+        for (to, &from) in self.to[whole..].iter_mut().zip(&self.from[whole..]) {
+            *to = f32::from_bits(u32::from(from) << 16);
+        }
+    }
+}
+
 /// bf16, in a place with room for whole vectors.
-pub(super) struct ToPairs<'a> {
-    pub(super) from: &'a [f32],
-    pub(super) to: *mut u16,
+struct ToPairs<'a> {
+    from: &'a [f32],
+    to: *mut u16,
 }
 
 impl Kernel for ToPairs<'_> {

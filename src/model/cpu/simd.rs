@@ -91,8 +91,8 @@ pub(crate) trait Simd: Copy {
     }
     /// Writes `LANES` numbers as bf16, rounded to the nearest, ties to even.
     unsafe fn store_pairs(p: *mut u16, v: Self::F);
-    /// Writes words of two bf16, of the first and the second vector, rounded likewise.
-    unsafe fn store_joined(p: *mut u32, low: Self::F, high: Self::F);
+    /// Reads `LANES` numbers of bf16.
+    unsafe fn load_pairs(p: *const u16) -> Self::F;
     /// Asks for a cache line that will be read soon; any address is allowed.
     #[inline(always)]
     unsafe fn prefetch(p: *const u8) {

@@ -18,8 +18,8 @@ use crate::Result;
 use crate::model::config::TextConfig;
 use crate::model::weights::Weights;
 
-/// Most tokens of one pass.
-const BATCH: usize = 512;
+/// Most tokens of one pass, as for pictures.
+const TOKENS: usize = 200;
 
 /// A text transformer and its projection.
 pub(crate) struct TextTower {
@@ -84,7 +84,8 @@ impl TextTower {
         let mut out = vec![0.0; texts.len() * self.dim];
         let tokens: usize = texts.iter().map(|text| self.length(*text)).sum();
         let threads = rayon::current_num_threads();
-        let most = tokens.div_ceil(threads).clamp(self.config.context, BATCH);
+        // A context that is longer is a pass of its own.
+        let most = tokens.div_ceil(threads).clamp(self.config.context, self.config.context.max(TOKENS));
         let mut passes = Vec::new();
         let (mut rest_texts, mut rest) = (texts, out.as_mut_slice());
         while !rest_texts.is_empty() {

@@ -19,8 +19,9 @@ use crate::Result;
 use crate::image::Preprocess;
 use crate::model::config::{ImagePool, VisionConfig};
 
-/// Most pictures of one pass: enough rows for the products, little enough memory for the caches.
-const BATCH: usize = 8;
+/// Most tokens of one pass, but for one picture that has more: enough rows for the products to make use of their weights, few
+/// enough for what one product leaves to be still in the caches when the next one reads it.
+const TOKENS: usize = 200;
 
 /// A vision transformer and its projection.
 pub(crate) struct VisionTower {
@@ -93,7 +94,9 @@ impl VisionTower {
         let count = pictures.len() / size;
         let mut out = vec![0.0; count * dim];
         // As many parts as threads, or more if they would be too large.
-        let together = count.div_ceil(rayon::current_num_threads()).clamp(1, BATCH);
+        let (down, across) = self.config.grid();
+        let most = (TOKENS / (down * across + 1)).max(1);
+        let together = count.div_ceil(rayon::current_num_threads()).clamp(1, most);
         let run = |(out, pictures): (&mut [f32], &[u8])| {
             let lock = || self.free.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
             let free = lock().pop();

@@ -143,9 +143,8 @@ impl Simd for Avx2 {
         halves(v: __m256i) -> (__m256, __m256) = (
             _mm256_castsi256_ps(_mm256_and_si256(v, _mm256_set1_epi32(-65536))),
             _mm256_castsi256_ps(_mm256_slli_epi32::<16>(v)));
-        store_joined(p: *mut u32, low: __m256, high: __m256) -> () = _mm256_storeu_si256(p.cast(), _mm256_or_si256(
-            _mm256_srli_epi32::<16>(rounded8(low)),
-            _mm256_and_si256(rounded8(high), _mm256_set1_epi32(-65536))));
+        load_pairs(p: *const u16) -> __m256 = _mm256_castsi256_ps(_mm256_slli_epi32::<16>(
+            _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()))));
         prefetch(p: *const u8) -> () = _mm_prefetch::<_MM_HINT_T0>(p.cast());
     }
     #[inline(always)]
@@ -282,9 +281,8 @@ impl Simd for Avx512 {
             sum, std::mem::transmute::<__m512i, __m512bh>(a), std::mem::transmute::<__m512i, __m512bh>(b));
         store_pairs(p: *mut u16, v: __m512) -> () = _mm256_storeu_si256(
             p.cast(), _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(rounded16(v))));
-        store_joined(p: *mut u32, low: __m512, high: __m512) -> () = _mm512_storeu_si512(p.cast(), _mm512_or_si512(
-            _mm512_srli_epi32::<16>(rounded16(low)),
-            _mm512_and_si512(rounded16(high), _mm512_set1_epi32(-65536))));
+        load_pairs(p: *const u16) -> __m512 = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(
+            _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()))));
         prefetch(p: *const u8) -> () = _mm_prefetch::<_MM_HINT_T0>(p.cast());
     }
     #[inline(always)]

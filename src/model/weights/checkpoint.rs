@@ -97,6 +97,11 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
+    /// Gives the memory of the pages read so far back.
+    pub(super) fn release(&self) {
+        self.files.iter().for_each(|(_, map)| map.release());
+    }
+
     /// Whether there is a tensor of this name.
     pub(crate) fn contains(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
