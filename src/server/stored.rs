@@ -139,7 +139,11 @@ impl Item {
     }
 }
 
+/// None where nobody knows: members of tars that say 0, and what was fetched from the web.
 fn modified(record: &Record) -> Option<String> {
+    if record.mtime <= 0 {
+        return None;
+    }
     jiff::Timestamp::from_nanosecond(record.mtime.into()).ok().map(|time| time.to_string())
 }
 

@@ -11,7 +11,7 @@
 //! | `format` | `jpeg`, `png`, … |
 //! | `width`, `height` | pixels, after orientation |
 //! | `size` | bytes |
-//! | `modified` | time of the file, RFC 3339 |
+//! | `modified` | time of the file, RFC 3339, or null where nobody knows it |
 //! | `taken` | time of the camera without a zone, `2024-05-17T10:30:00`, or null |
 //! | `camera`, `lens` | text or null |
 //! | `aperture`, `exposure_time`, `iso`, `focal_length` | f-number, seconds, sensitivity, millimetres; only where they are known |
@@ -136,7 +136,10 @@ impl<'a> Line<'a> {
             width: record.width,
             height: record.height,
             size: record.size,
-            modified: jiff::Timestamp::from_nanosecond(record.mtime.into()).ok().map(|time| time.to_string()),
+            modified: jiff::Timestamp::from_nanosecond(record.mtime.into())
+                .ok()
+                .filter(|_| record.mtime > 0)
+                .map(|time| time.to_string()),
             taken: record.taken.map(|time| time.to_string()),
             camera: record.camera.as_deref(),
             lens: record.lens.as_deref(),
