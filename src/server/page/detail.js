@@ -22,9 +22,9 @@ function exposure({ aperture, exposure_time: time, iso, focal_length: focal }) {
   const short = (number) => Number(number.toFixed(number < 10 ? 1 : 0)).toString();
   return [
     aperture && `f/${short(aperture)}`,
-    time && (time < 0.3 ? `1/${Math.round(1 / time)} s` : `${short(time)} s`),
-    iso && `ISO ${iso}`,
-    focal && `${short(focal)} mm`,
+    time && (time < 0.3 ? `1/${Math.round(1 / time)}\u00a0s` : `${short(time)}\u00a0s`),
+    iso && `ISO\u00a0${iso}`,
+    focal && `${short(focal)}\u00a0mm`,
   ].filter(Boolean).join(", ");
 }
 
@@ -116,6 +116,10 @@ export class Detail {
         return [term, fact];
       }),
     );
+    // Of a picture of the web the library has a small copy at most.
+    const source = [item.link, item.path].find((place) => /^https?:\/\//.test(place || ""));
+    if (source) $("detail-original").href = source;
+    $("detail-original").textContent = source ? "On the web ↗" : "Original file";
     const placed = item.latitude != null;
     $("detail-near").hidden = $("detail-map").hidden = !placed;
     $("detail-day").hidden = !(item.taken || item.modified);
