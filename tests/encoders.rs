@@ -192,6 +192,20 @@ fn every_architecture_of_the_registry_gives_the_vectors_of_its_original() {
 }
 
 #[test]
+fn the_other_formats_give_the_vectors_of_their_originals() {
+    let Some(folder) = folder("formats") else { return };
+    let results = compare_all(&folder);
+    if std::env::var_os("TINTYPE_WRITE_DOCS").is_some() {
+        let mut table = "| format | image | text | |\n|---|---|---|---|\n".to_owned();
+        for (name, result) in &results {
+            table += &format!("| {name} | {} |\n", cells(Some(result)));
+        }
+        write_table("formats", &table);
+    }
+    assert_near(&results);
+}
+
+#[test]
 fn the_committed_architectures_give_the_vectors_of_their_originals() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/encoders");
     let results = compare_all(&folder);

@@ -336,7 +336,7 @@ fn keys_that_would_change_the_vectors_are_refused_by_name() {
         ("open_clip_gelu", "\"layers\": 2", "\"layers\": 2, \"pool_type\": \"none\"", "model_cfg.text_cfg.pool_type"),
         ("open_clip_gelu", "\"embed_dim\"", "\"audio_cfg\": {\"a\": 1}, \"embed_dim\"", "model_cfg.audio_cfg"),
         ("open_clip_average_pth", "\"squash\"", "\"stretch\"", "preprocess_cfg.resize_mode"),
-        ("hugging_face_shards", "\"clip\"", "\"siglip\"", "model_type"),
+        ("hugging_face_shards", "\"clip\"", "\"flava\"", "model_type"),
         ("hugging_face_shards", "\"hidden_act\": \"gelu\"", "\"hidden_act\": \"silu\"", "text_config.hidden_act"),
         ("hugging_face_shards", "\"projection_dim\"", "\"auto_map\": {\"a\": 1}, \"projection_dim\"", "auto_map"),
     ]

@@ -12,8 +12,8 @@ mod describe;
 mod wide;
 
 pub(crate) use self::wide::{
-    AttentionPool, BlocksConfig, Grid, ImageConfig, NormOrder, Padding, Place, Positions, ReaderConfig, Stem, TextKind,
-    VitConfig,
+    AttentionPool, BlocksConfig, Grid, ImageConfig, NormOrder, Padding, Place, Pooler, Positions, ReaderConfig, Stem,
+    TextKind, VitConfig,
 };
 use super::loader::Loader;
 use super::text::Text;

@@ -5,9 +5,12 @@
 //! family, computes some checkpoints with the wrong activation or pooling and says nothing.
 
 mod hugging_face;
+mod hugging_face_names;
 mod json;
 mod names;
 mod open_clip;
+mod openai;
+mod processor;
 mod resnet;
 mod text_models;
 mod timm;
@@ -38,6 +41,11 @@ pub(crate) struct Import {
 
 /// Reads a model directory. open_clip's configuration wins where both are present, as the more explicit of the two.
 pub(crate) fn import(dir: &Path) -> Result<Import> {
+    if dir.is_file()
+        && let Some(archive) = openai::archive(dir)
+    {
+        return openai::import(&archive);
+    }
     if !dir.is_dir() {
         let found = std::fs::metadata(dir).map_err(Error::io(dir))?;
         let kind = if found.is_file() { "a file" } else { "no directory" };
@@ -47,6 +55,8 @@ pub(crate) fn import(dir: &Path) -> Result<Import> {
         open_clip::import(dir)?
     } else if dir.join(hugging_face::CONFIG).is_file() {
         hugging_face::import(dir)?
+    } else if let Some(archive) = openai::archive(dir) {
+        openai::import(&archive)?
     } else {
         let reason = format!("no model directory: neither {} nor {} is there", open_clip::CONFIG, hugging_face::CONFIG);
         return Err(bad(dir, reason));

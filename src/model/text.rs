@@ -37,7 +37,7 @@ struct Reader {
     class: Option<Tensor>,
     transformer: Transformer,
     norm_post: Option<Norm>,
-    pooler: Option<Linear>,
+    pooler: Option<(Linear, bool)>,
     head: Head,
 }
 
@@ -119,8 +119,14 @@ impl Reader {
             class: if config.class { Some(loader.tensor("text.class", &[width])?) } else { None },
             transformer: Transformer::load(loader, "text", &config.blocks)?,
             norm_post: norm(config.norm_post, "text.norm_post")?,
-            pooler: if config.pooler { Some(loader.linear("text.pooler", width, width, true)?) } else { None },
-            head: Head::load(loader, "text.projection", config.projection, width, dim)?,
+            pooler: match config.pooler {
+                Some(pooler) => Some((loader.linear("text.pooler", pooler.width, width, true)?, pooler.tanh)),
+                None => None,
+            },
+            head: {
+                let width = config.pooler.map_or(width, |pooler| pooler.width);
+                Head::load(loader, "text.projection", config.projection, width, dim)?
+            },
             config,
         })
     }
@@ -168,8 +174,11 @@ impl Reader {
         if let Some(norm) = &self.norm_post {
             x = norm.forward(&x)?;
         }
-        if let Some(pooler) = &self.pooler {
-            x = pooler.forward(&x)?.tanh()?;
+        if let Some((pooler, tanh)) = &self.pooler {
+            x = pooler.forward(&x)?;
+            if *tanh {
+                x = x.tanh()?;
+            }
         }
         self.head.forward(&x) // (batch, dim)
     }

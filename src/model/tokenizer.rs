@@ -35,6 +35,10 @@ pub(crate) enum Clean {
     Lower,
     /// The same, without punctuation.
     Canonical,
+    /// Lower case, and nothing else.
+    LowerOnly,
+    /// Lower case, without punctuation, white space collapsed, and nothing else.
+    Letters,
 }
 
 /// Which tokenizer a model needs.

@@ -15,6 +15,7 @@ use crate::Result;
 pub(super) struct Vision {
     config: VitConfig,
     stem: Tokens,
+    norm_patch: Option<Norm>,
     class: Option<Tensor>,
     position: Option<Tensor>,
     norm_pre: Option<Norm>,
@@ -39,7 +40,9 @@ struct Query {
     query: Tensor,
     norm_query: Option<Norm>,
     norm_context: Option<Norm>,
-    q: Linear,
+    q: Option<Linear>,
+    /// Of the scores, where no map of the query carries it.
+    scale: f32,
     k: Linear,
     v: Linear,
     out: Linear,
@@ -56,7 +59,7 @@ impl Vision {
             (true, true) => loader.rms_norm(name, width, eps).map(Some),
         };
         let stem = match &config.stem {
-            Stem::Patches { size: (height, across), biased } => {
+            Stem::Patches { size: (height, across), biased, .. } => {
                 Tokens::Patches(loader.linear_of("image.patch", width, &[3, *height, *across], *biased)?)
             }
             Stem::Convolutions(stem) => Tokens::Convolutions(Box::new(stem::Stem::load(loader, stem)?)),
@@ -77,6 +80,7 @@ impl Vision {
             }
             None => None,
         };
+        let norm_patch = norm(matches!(config.stem, Stem::Patches { norm: true, .. }), "image.norm_patch", width)?;
         let norm_pre = norm(config.norm_pre, "image.norm_pre", width)?;
         let transformer = Transformer::load(loader, "image", &config.blocks)?;
         let pooled = config.pooled_width();
@@ -90,17 +94,20 @@ impl Vision {
         };
         let head = Head::load(loader, "image.projection", config.projection, pooled, dim)?;
         let config = config.clone();
-        Ok(Self { config, stem, class, position, norm_pre, rotation, transformer, norm_post, pool, head })
+        Ok(Self { config, stem, norm_patch, class, position, norm_pre, rotation, transformer, norm_post, pool, head })
     }
 
     /// `(batch, 3, height, width)` to `(batch, dim)`, not normalised.
     pub(super) fn forward(&self, x: &Tensor) -> TensorResult<Tensor> {
         let batch = x.dim(0)?;
         let width = self.config.blocks.width;
-        let x = match &self.stem {
+        let mut x = match &self.stem {
             Tokens::Patches(linear) => linear.forward(&self.patches(x)?)?,
             Tokens::Convolutions(stem) => stem.forward(x)?.flatten_from(2)?.transpose(1, 2)?.contiguous()?,
         }; // (batch, patches, width)
+        if let Some(norm) = &self.norm_patch {
+            x = norm.forward(&x)?;
+        }
         let prefix = match &self.class {
             Some(class) => Some(class.reshape((1, 1, width))?.expand((batch, 1, width))?),
             None => None,
@@ -160,7 +167,7 @@ impl Vision {
 
 impl Query {
     fn load(loader: &Loader, config: &AttentionPool, context: usize, eps: f64) -> Result<Self> {
-        let AttentionPool { width, heads, queries, norms, hidden, activation } = *config;
+        let AttentionPool { width, heads, queries, norms, mapped, hidden, activation } = *config;
         let scale = 1.0 / ((width / heads) as f32).sqrt();
         let query = loader.tensor("image.pool.query", &[queries, width])?;
         Ok(Self {
@@ -168,9 +175,14 @@ impl Query {
             query,
             norm_query: if norms { Some(loader.norm("image.pool.norm_query", width, eps)?) } else { None },
             norm_context: if norms { Some(loader.norm("image.pool.norm_context", context, eps)?) } else { None },
-            q: loader.linear_scaled("image.pool.q", width, &[width], true, width, scale)?,
-            k: loader.linear("image.pool.k", width, context, true)?,
-            v: loader.linear("image.pool.v", width, context, true)?,
+            q: if mapped {
+                Some(loader.linear_scaled("image.pool.q", width, &[width], true, width, scale)?)
+            } else {
+                None
+            },
+            scale,
+            k: loader.linear("image.pool.k", width, context, mapped)?,
+            v: loader.linear("image.pool.v", width, context, mapped)?,
             out: loader.linear("image.pool.out", width, width, true)?,
             feed: match hidden {
                 Some(hidden) => Some((
@@ -195,8 +207,11 @@ impl Query {
         };
         let width = query.dim(1)?;
         let head = width / self.heads;
-        let q = self.q.forward(&query)?.reshape((1, self.heads, 1, head))?;
-        let q = q.expand((batch, self.heads, 1, head))?;
+        let q = match &self.q {
+            Some(q) => q.forward(&query)?,
+            None => (query * f64::from(self.scale))?,
+        };
+        let q = q.reshape((1, self.heads, 1, head))?.expand((batch, self.heads, 1, head))?;
         let split = |x: Tensor| x.reshape((batch, tokens, self.heads, head))?.transpose(1, 2);
         let attended = attend(&q, &split(self.k.forward(x)?)?, &split(self.v.forward(x)?)?, None)?;
         let x = self.out.forward(&attended.reshape((batch, width))?)?;

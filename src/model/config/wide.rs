@@ -103,6 +103,8 @@ pub(crate) enum Stem {
         size: (usize, usize),
         /// Whether the map has a bias.
         biased: bool,
+        /// Whether its results are normalised before they get a position.
+        norm: bool,
     },
     /// Convolutions.
     Convolutions(StemConfig),
@@ -141,6 +143,8 @@ pub(crate) struct AttentionPool {
     pub(crate) queries: usize,
     /// Whether query and tokens are normalised first.
     pub(crate) norms: bool,
+    /// Whether the query goes through a map of its own, and maps have biases.
+    pub(crate) mapped: bool,
     /// Width inside a feed-forward half that follows, if one does.
     pub(crate) hidden: Option<usize>,
     /// Its activation.
@@ -174,10 +178,19 @@ pub(crate) struct ReaderConfig {
     pub(crate) norm_post: bool,
     /// Which token becomes the embedding.
     pub(crate) pool: TextPool,
-    /// A map with tanh after pooling.
-    pub(crate) pooler: bool,
+    /// A map after pooling.
+    pub(crate) pooler: Option<Pooler>,
     /// The last map.
     pub(crate) projection: Projection,
+}
+
+/// A map between the pooled token and the last map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pooler {
+    /// Numbers that it puts out.
+    pub(crate) width: usize,
+    /// Whether tanh follows.
+    pub(crate) tanh: bool,
 }
 
 /// What tells the places of tokens.
@@ -241,7 +254,7 @@ impl VitConfig {
         Self {
             blocks: BlocksConfig::plain(&config.transformer),
             image: config.image,
-            stem: Stem::Patches { size: config.patch, biased: false },
+            stem: Stem::Patches { size: config.patch, biased: false, norm: false },
             class: true,
             positions: Positions::All,
             norm_pre: config.norm_pre,
@@ -297,7 +310,7 @@ impl ReaderConfig {
             padding: Padding::Seen,
             norm_post: true,
             pool: config.pool,
-            pooler: false,
+            pooler: None,
             projection: config.projection,
         }
     }

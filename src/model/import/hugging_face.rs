@@ -1,129 +1,320 @@
-//! Hugging Face directories of `model_type: clip`: `config.json`, `preprocessor_config.json`, weights whole or in shards.
+//! Hugging Face directories: `config.json`, `preprocessor_config.json`, weights whole or in shards.
 //!
-//! Saved configurations leave out what equals the class's default, so the defaults of `CLIPTextConfig`, `CLIPVisionConfig`
-//! and `CLIPImageProcessor` are built in. Keys that the original's code never reads cannot change a vector, and the files
-//! are full of them (generation settings, labels); they are passed over, unlike in the other dialect, whose code refuses
-//! them itself.
+//! Saved configurations leave out what equals the class's default, so the defaults of each `model_type` are built in. Keys that
+//! the original's code never reads cannot change a vector, and the files are full of them (generation settings, labels); they
+//! are passed over, unlike in the other dialect, whose code refuses them itself.
 
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::hugging_face_names::Names;
 use super::json::{self, Object, bad};
-use super::{CLIP_MEAN, CLIP_STD, Import, check_transformer};
+use super::processor::{self, read_preprocess};
+use super::{Import, check_transformer};
 use crate::Result;
-use crate::image::{Interpolation, Preprocess, ResizeMode};
 use crate::model::config::{
-    Activation, ImageConfig, ImagePool, ModelConfig, Projection, TextConfig, TextKind, TextPool, TransformerConfig,
-    VisionConfig,
+    Activation, AttentionPool, BlocksConfig, ImageConfig, ImagePool, ModelConfig, NormOrder, Padding, Place, Pool,
+    Pooler, Projection, ReaderConfig, Stem, TextConfig, TextKind, TextPool, TransformerConfig, VisionConfig, VitConfig,
 };
 use crate::model::tokenizer::{Clean, TokenizerConfig, TokenizerKind};
-use crate::model::weights::{Checkpoint, Origin, Weights};
+use crate::model::weights::{Checkpoint, Weights};
 
 /// The file that marks such a directory.
 pub(super) const CONFIG: &str = "config.json";
+
+/// The kinds of models, by what their towers are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// CLIP and what has its modules.
+    Clip,
+    /// The same modules, with an end token whose id is 2 in truth.
+    MetaClip,
+    /// CLIP inside a model of segments.
+    ClipSeg,
+    Siglip,
+    ChineseClip,
+    AltClip,
+    Blip,
+    Aimv2,
+}
 
 /// Reads the directory.
 pub(super) fn import(dir: &Path) -> Result<Import> {
     let path = dir.join(CONFIG);
     let value = json::read(&path)?;
     let root = Object::root(&path, &value)?;
-    match root.text("model_type")? {
-        Some("clip") => {}
+    let kind = match root.text("model_type")? {
+        Some("clip") => Kind::Clip,
+        Some("metaclip_2") => Kind::MetaClip,
+        Some("clipseg") => Kind::ClipSeg,
+        Some("siglip") => Kind::Siglip,
+        Some("chinese_clip") => Kind::ChineseClip,
+        Some("altclip") => Kind::AltClip,
+        Some("blip") => Kind::Blip,
+        Some("aimv2") => Kind::Aimv2,
         Some(_) => return Err(root.unsupported("model_type")),
         None => return Err(bad(&path, "the key model_type is missing; expected a model directory of the kind clip")),
-    }
+    };
     // Code or number formats of their own.
     root.refuse(&["auto_map", "quantization_config"])?;
-    let dim = root.count("projection_dim")?.unwrap_or(512);
-    let vision = with_tower(&root, "vision_config", read_vision)?;
-    let text = with_tower(&root, "text_config", read_text)?;
-    let preprocess = read_preprocess(dir, vision.image)?;
-    let kind = TokenizerKind::File { clean: Clean::None, strip_separator: false, pad_to_context: false };
-    let tokenizer =
-        TokenizerConfig { dir: dir.to_path_buf(), context: text.context, vocabulary: text.vocabulary, kind };
-    let config = ModelConfig { dim, image: ImageConfig::Plain(vision), text: TextKind::Plain(text), preprocess };
-    let weights = Weights::new(Checkpoint::open(&weight_files(dir)?)?, &config.tensors()?, origin, is_not_a_weight)?;
+    let dim = match kind {
+        Kind::Clip | Kind::MetaClip | Kind::ClipSeg | Kind::ChineseClip | Kind::Aimv2 => {
+            root.count("projection_dim")?.unwrap_or(512)
+        }
+        Kind::AltClip => root.count("projection_dim")?.unwrap_or(768),
+        Kind::Blip => root.count("image_text_hidden_size")?.unwrap_or(256),
+        Kind::Siglip => {
+            with_tower(&root, "vision_config", kind, |cfg, _| Ok(cfg.count("hidden_size")?.unwrap_or(768)))?
+        }
+    };
+    let image = with_tower(&root, "vision_config", kind, read_vision)?;
+    let text = with_tower(&root, "text_config", kind, read_text)?;
+    let preprocess = match kind {
+        Kind::Siglip => read_preprocess(dir, image.size(), &processor::SIGLIP)?,
+        Kind::Blip => read_preprocess(dir, image.size(), &processor::BLIP)?,
+        // The processor there makes pictures for the segments; its CLIP is the original one, with that one's processor.
+        Kind::ClipSeg => processor::clip_at(image.size()),
+        _ => read_preprocess(dir, image.size(), &processor::CLIP)?,
+    };
+    let clean = if kind == Kind::Siglip { siglip_clean(dir)? } else { Clean::None };
+    let tokenizer_kind = TokenizerKind::File { clean, strip_separator: false, pad_to_context: kind == Kind::Siglip };
+    let (context, vocabulary) = text.sizes();
+    let tokenizer = TokenizerConfig { dir: dir.to_path_buf(), context, vocabulary, kind: tokenizer_kind };
+    let config = ModelConfig { dim, image, text, preprocess };
+    let checkpoint = Checkpoint::open(&weight_files(dir)?)?;
+    let names = Names::new(kind, &checkpoint);
+    let origin = |name: &str| names.origin(name);
+    let weights = Weights::new(checkpoint, &config.tensors()?, origin, |name| names.is_not_a_weight(name))?;
     Ok(Import { config, weights, tokenizer })
 }
 
+/// What the tokenizer's class does to a text before its `tokenizer.json` gets it: the first generation's takes the punctuation
+/// away, the second's only the capitals, as their trainings did.
+fn siglip_clean(dir: &Path) -> Result<Clean> {
+    let path = dir.join("tokenizer_config.json");
+    let value = if path.is_file() { json::read(&path)? } else { Value::Object(Map::new()) };
+    let cfg = Object::root(&path, &value)?;
+    match cfg.text("tokenizer_class")? {
+        Some(class) if class.starts_with("Gemma") || class.starts_with("Siglip2") => Ok(Clean::LowerOnly),
+        Some(class) if class.starts_with("Siglip") => Ok(Clean::Letters),
+        _ => Err(cfg.unsupported("tokenizer_class")),
+    }
+}
+
 /// Reads one tower's configuration. The legacy `…_config_dict`, where present, replaces the whole of the newer object.
-fn with_tower<T>(root: &Object, key: &str, read: fn(&Object) -> Result<T>) -> Result<T> {
+fn with_tower<T>(root: &Object, key: &str, kind: Kind, read: impl Fn(&Object, Kind) -> Result<T>) -> Result<T> {
     let legacy = format!("{key}_dict");
     let name = if root.get(&legacy).is_some() { legacy.as_str() } else { key };
     match root.object(name)? {
-        Some(cfg) => read(&cfg),
+        Some(cfg) => read(&cfg, kind),
         None => {
             let nothing = Value::Object(Map::from_iter([(name.to_owned(), Value::Object(Map::new()))]));
             let file = root.file();
             let empty = Object::root(&file, &nothing)?;
-            read(&empty.required(name)?)
+            read(&empty.required(name)?, kind)
         }
     }
 }
 
-/// What differs between the towers' class defaults.
+/// Class defaults of a tower's blocks.
 struct Defaults {
     width: usize,
+    layers: usize,
     heads: usize,
     hidden: usize,
+    activation: Activation,
+    eps: f64,
+}
+
+impl Defaults {
+    fn new(width: usize, layers: usize, heads: usize, hidden: usize, activation: Activation, eps: f64) -> Self {
+        Self { width, layers, heads, hidden, activation, eps }
+    }
 }
 
 fn read_transformer(cfg: &Object, defaults: &Defaults) -> Result<TransformerConfig> {
     let activation = match cfg.text("hidden_act")? {
-        None | Some("quick_gelu") => Activation::QuickGelu,
+        None => defaults.activation,
+        Some("quick_gelu") => Activation::QuickGelu,
         Some("gelu") => Activation::Gelu,
         Some("gelu_pytorch_tanh" | "gelu_new") => Activation::GeluTanh,
+        Some("silu") if defaults.activation == Activation::Silu => Activation::Silu,
         Some(_) => return Err(cfg.unsupported("hidden_act")),
+    };
+    let eps = match cfg.number("layer_norm_eps")? {
+        Some(eps) => eps,
+        None => cfg.number("rms_norm_eps")?.unwrap_or(defaults.eps),
     };
     let transformer = TransformerConfig {
         width: cfg.count("hidden_size")?.unwrap_or(defaults.width),
-        layers: cfg.count("num_hidden_layers")?.unwrap_or(12),
+        layers: cfg.count("num_hidden_layers")?.unwrap_or(defaults.layers),
         heads: cfg.count("num_attention_heads")?.unwrap_or(defaults.heads),
         hidden: cfg.count("intermediate_size")?.unwrap_or(defaults.hidden),
         activation,
-        norm_eps: cfg.number("layer_norm_eps")?.unwrap_or(1e-5),
+        norm_eps: eps,
     };
     check_transformer(cfg, &transformer)?;
     Ok(transformer)
 }
 
-fn read_vision(cfg: &Object) -> Result<VisionConfig> {
+fn read_vision(cfg: &Object, kind: Kind) -> Result<ImageConfig> {
     if cfg.count("num_channels")?.is_some_and(|n| n != 3) {
         return Err(cfg.unsupported("num_channels"));
     }
-    let image = cfg.pair("image_size")?.unwrap_or((224, 224));
-    let patch = cfg.pair("patch_size")?.unwrap_or((32, 32));
+    let (edge, patch) = match kind {
+        Kind::Blip => (384, 16),
+        Kind::Siglip => (224, 16),
+        Kind::Aimv2 => (224, 14),
+        _ => (224, 32),
+    };
+    let image = cfg.pair("image_size")?.unwrap_or((edge, edge));
+    let patch = cfg.pair("patch_size")?.unwrap_or((patch, patch));
     if patch.0 > image.0 || patch.1 > image.1 {
         return Err(bad(&cfg.file(), format!("{} is larger than the picture", cfg.dotted("patch_size"))));
     }
-    Ok(VisionConfig {
-        transformer: read_transformer(cfg, &Defaults { width: 768, heads: 12, hidden: 3072 })?,
-        image,
-        patch,
-        norm_pre: true,
-        pool: ImagePool::Token,
-        norm_after_pool: true,
-    })
+    let defaults = match kind {
+        Kind::Siglip => Defaults::new(768, 12, 12, 3072, Activation::GeluTanh, 1e-6),
+        Kind::Blip => Defaults::new(768, 12, 12, 3072, Activation::Gelu, 1e-5),
+        Kind::Aimv2 => Defaults::new(1024, 24, 8, 2816, Activation::Silu, 1e-5),
+        _ => Defaults::new(768, 12, 12, 3072, Activation::QuickGelu, 1e-5),
+    };
+    let transformer = read_transformer(cfg, &defaults)?;
+    let plain =
+        VisionConfig { transformer, image, patch, norm_pre: true, pool: ImagePool::Token, norm_after_pool: true };
+    let mut vit = VitConfig::plain(&plain);
+    let TransformerConfig { width, heads, hidden, activation, .. } = plain.transformer;
+    let attention = |mapped: bool| {
+        let hidden = mapped.then_some(hidden);
+        Pool::Attention(AttentionPool { width, heads, queries: 1, norms: false, mapped, hidden, activation })
+    };
+    match kind {
+        Kind::Clip | Kind::MetaClip | Kind::ClipSeg | Kind::ChineseClip | Kind::AltClip => {
+            return Ok(ImageConfig::Plain(plain));
+        }
+        Kind::Siglip => {
+            if cfg.flag("vision_use_head")? == Some(false) {
+                return Err(cfg.unsupported("vision_use_head"));
+            }
+            vit.stem = Stem::Patches { size: patch, biased: true, norm: false };
+            (vit.class, vit.norm_pre) = (false, false);
+            (vit.norm_tokens, vit.norm_pooled) = (true, false);
+            vit.pool = attention(true);
+            vit.projection = Projection::None;
+        }
+        Kind::Blip => {
+            vit.stem = Stem::Patches { size: patch, biased: true, norm: false };
+            vit.norm_pre = false;
+            vit.projection = Projection::Biased;
+        }
+        Kind::Aimv2 => {
+            cfg.refuse(&["is_native", "qkv_bias", "mlp_bias"])?;
+            if cfg.flag("use_head")? == Some(false) {
+                return Err(cfg.unsupported("use_head"));
+            }
+            vit.stem = Stem::Patches { size: patch, biased: true, norm: true };
+            (vit.class, vit.norm_pre) = (false, false);
+            (vit.norm_tokens, vit.norm_pooled) = (true, false);
+            vit.pool = attention(false);
+            modern(&mut vit.blocks);
+        }
+    }
+    Ok(ImageConfig::Vit(vit))
 }
 
-fn read_text(cfg: &Object) -> Result<TextConfig> {
+/// Blocks with root-mean-square norms, a gate, and no biases.
+fn modern(blocks: &mut BlocksConfig) {
+    (blocks.root_mean_square, blocks.gated, blocks.biased) = (true, true, false);
+}
+
+fn read_text(cfg: &Object, kind: Kind) -> Result<TextKind> {
+    match kind {
+        Kind::ChineseClip | Kind::AltClip | Kind::Blip => return read_bert(cfg, kind).map(TextKind::Reader),
+        _ => {}
+    }
+    let defaults = match kind {
+        Kind::Siglip => Defaults::new(768, 12, 12, 3072, Activation::GeluTanh, 1e-6),
+        Kind::Aimv2 => Defaults::new(768, 12, 6, 2048, Activation::Silu, 1e-5),
+        _ => Defaults::new(512, 12, 8, 2048, Activation::QuickGelu, 1e-5),
+    };
+    let transformer = read_transformer(cfg, &defaults)?;
+    let siglip = kind == Kind::Siglip;
     let pool = match cfg.id("eos_token_id") {
+        _ if siglip => TextPool::Last,
         Ok(id) => match id.unwrap_or(49_407) {
             // Checkpoints from before the id was corrected say 2, and are pooled at the largest id.
-            2 => TextPool::Largest,
+            2 if matches!(kind, Kind::Clip | Kind::ClipSeg) => TextPool::Largest,
             id => TextPool::Token(id),
         },
         Err(_) => return Err(cfg.unsupported("eos_token_id")),
     };
-    Ok(TextConfig {
-        transformer: read_transformer(cfg, &Defaults { width: 512, heads: 8, hidden: 2048 })?,
-        context: cfg.count("max_position_embeddings")?.unwrap_or(77),
-        vocabulary: cfg.count("vocab_size")?.unwrap_or(49_408),
-        causal: true,
+    let plain = TextConfig {
+        transformer,
+        context: cfg.count("max_position_embeddings")?.unwrap_or(if siglip { 64 } else { 77 }),
+        vocabulary: cfg.count("vocab_size")?.unwrap_or(if siglip { 32_000 } else { 49_408 }),
+        causal: !siglip,
         pool,
+        projection: if siglip { Projection::Biased } else { Projection::Matrix },
+    };
+    if kind == Kind::Aimv2 {
+        cfg.refuse(&["qkv_bias", "mlp_bias"])?;
+        let mut reader = ReaderConfig::plain(&plain);
+        modern(&mut reader.blocks);
+        return Ok(TextKind::Reader(reader));
+    }
+    Ok(TextKind::Plain(plain))
+}
+
+/// Text towers like BERT.
+fn read_bert(cfg: &Object, kind: Kind) -> Result<ReaderConfig> {
+    let defaults = match kind {
+        Kind::AltClip => Defaults::new(1024, 24, 16, 4096, Activation::Gelu, 1e-5),
+        Kind::Blip => Defaults::new(768, 12, 8, 3072, Activation::Gelu, 1e-12),
+        _ => Defaults::new(768, 12, 12, 3072, Activation::Gelu, 1e-12),
+    };
+    let transformer = read_transformer(cfg, &defaults)?;
+    if !matches!(cfg.text("position_embedding_type")?, None | Some("absolute")) {
+        return Err(cfg.unsupported("position_embedding_type"));
+    }
+    let (pad, rows, vocabulary, segments) = match kind {
+        Kind::AltClip => (1, 514, 250_002, Some(1)),
+        Kind::Blip => (0, 512, 30_524, None),
+        _ => (0, 512, 30_522, Some(2)),
+    };
+    let pad = cfg.id("pad_token_id")?.unwrap_or(pad);
+    let rows = cfg.count("max_position_embeddings")?.unwrap_or(rows);
+    // RoBERTa begins to count behind the row of the padding.
+    let first = if kind == Kind::AltClip { pad as usize + 1 } else { 0 };
+    let width = transformer.width;
+    let mut reader = ReaderConfig {
+        blocks: BlocksConfig { order: NormOrder::After, ..BlocksConfig::plain(&transformer) },
+        context: rows.saturating_sub(first).max(1),
+        vocabulary: cfg.count("vocab_size")?.unwrap_or(vocabulary),
+        place: Place::Learned { rows, first },
+        token_scale: 1.0,
+        segments: match segments {
+            Some(kinds) => Some(cfg.count("type_vocab_size")?.unwrap_or(kinds)),
+            None => None,
+        },
+        norm_embedding: true,
+        causal: false,
+        class: false,
+        padding: Padding::Hidden(pad),
+        norm_post: false,
+        pool: TextPool::First,
+        pooler: None,
         projection: Projection::Matrix,
-    })
+    };
+    match kind {
+        Kind::AltClip => {
+            reader.norm_post = true;
+            reader.pooler = Some(Pooler { width: cfg.count("project_dim")?.unwrap_or(768), tanh: false });
+        }
+        Kind::Blip => reader.projection = Projection::Biased,
+        _ if width == 0 => return Err(cfg.unsupported("hidden_size")),
+        _ => {}
+    }
+    Ok(reader)
 }
 
 /// One file, or the shards that an index lists.
@@ -154,141 +345,4 @@ fn shards(dir: &Path, index: &Path) -> Result<Vec<PathBuf>> {
         files.insert(dir.join(name));
     }
     Ok(files.into_iter().collect())
-}
-
-/// The picture processor: `preprocessor_config.json`, or its place inside the newer `processor_config.json`.
-fn read_preprocess(dir: &Path, image: (usize, usize)) -> Result<Preprocess> {
-    let plain = dir.join("preprocessor_config.json");
-    let nested = dir.join("processor_config.json");
-    let (path, value) = if plain.is_file() {
-        let value = json::read(&plain)?;
-        (plain, value)
-    } else if nested.is_file() {
-        let mut value = json::read(&nested)?;
-        let inner = value.get_mut("image_processor").map_or(Value::Object(Map::new()), Value::take);
-        (nested, inner)
-    } else {
-        (plain, Value::Object(Map::new()))
-    };
-    let cfg = Object::root(&path, &value)?;
-    for key in ["image_processor_type", "feature_extractor_type"] {
-        if cfg.text(key)?.is_some_and(|kind| !kind.starts_with("CLIP")) {
-            return Err(cfg.unsupported(key));
-        }
-    }
-    for key in ["do_resize", "do_rescale"] {
-        if cfg.flag(key)? == Some(false) {
-            return Err(cfg.unsupported(key));
-        }
-    }
-    cfg.refuse(&["do_pad"])?;
-    if cfg.number("rescale_factor")?.is_some_and(|factor| (factor * 255.0 - 1.0).abs() > 1e-6) {
-        return Err(cfg.unsupported("rescale_factor"));
-    }
-    let interpolation = match cfg.number("resample")?.unwrap_or(3.0) {
-        3.0 => Interpolation::Bicubic,
-        2.0 => Interpolation::Bilinear,
-        _ => return Err(cfg.unsupported("resample")),
-    };
-    let crop = if cfg.flag("do_center_crop")?.unwrap_or(true) { Some(crop_size(&cfg)?) } else { None };
-    let (resize_mode, size) = match resize(&cfg)? {
-        Resize::Shortest(edge) => match crop {
-            Some((height, width)) if height == edge && width == edge => (ResizeMode::Shortest, (edge, edge)),
-            // Resizing to one size and cropping another: no model of this kind is known to be published that way.
-            _ => return Err(cfg.unsupported("size")),
-        },
-        Resize::Exact(height, width) => match crop {
-            None => (ResizeMode::Squash, (height, width)),
-            Some(crop) if crop == (height, width) => (ResizeMode::Squash, crop),
-            Some(_) => return Err(cfg.unsupported("crop_size")),
-        },
-    };
-    if size != image {
-        let reason =
-            format!("makes pictures of {} × {}, but the model takes {} × {}", size.1, size.0, image.1, image.0);
-        return Err(bad(&path, reason));
-    }
-    let normalise = cfg.flag("do_normalize")?.unwrap_or(true);
-    let mean = cfg.channels("image_mean")?.unwrap_or(CLIP_MEAN);
-    let std = cfg.channels("image_std")?.unwrap_or(CLIP_STD);
-    Ok(Preprocess {
-        size,
-        mean: if normalise { mean } else { [0.0; 3] },
-        std: if normalise { std } else { [1.0; 3] },
-        interpolation,
-        resize_mode,
-        fill: 0,
-        rgb_first: true,
-    })
-}
-
-enum Resize {
-    Shortest(usize),
-    Exact(usize, usize),
-}
-
-/// `size`: a number in the oldest files, then `{"shortest_edge": n}` or `{"height": h, "width": w}`.
-fn resize(cfg: &Object) -> Result<Resize> {
-    let Some(value) = cfg.get("size") else { return Ok(Resize::Shortest(224)) };
-    if value.is_number() {
-        return Ok(Resize::Shortest(cfg.count("size")?.unwrap_or(224)));
-    }
-    let size = cfg.required("size")?;
-    match (size.count("shortest_edge")?, size.count("height")?, size.count("width")?) {
-        (Some(edge), None, None) if size.get("longest_edge").is_none() => Ok(Resize::Shortest(edge)),
-        (None, Some(height), Some(width)) => Ok(Resize::Exact(height, width)),
-        _ => Err(cfg.unsupported("size")),
-    }
-}
-
-fn crop_size(cfg: &Object) -> Result<(usize, usize)> {
-    let Some(value) = cfg.get("crop_size") else { return Ok((224, 224)) };
-    if value.is_number() {
-        let edge = cfg.count("crop_size")?.unwrap_or(224);
-        return Ok((edge, edge));
-    }
-    let crop = cfg.required("crop_size")?;
-    match (crop.count("height")?, crop.count("width")?) {
-        (Some(height), Some(width)) => Ok((height, width)),
-        _ => Err(cfg.unsupported("crop_size")),
-    }
-}
-
-/// Where the normal form's tensor `name` stands in a checkpoint.
-fn origin(name: &str) -> Origin {
-    let (tower, rest) = name.split_once('.').unwrap_or((name, ""));
-    let image = tower == "image";
-    let model = if image { "vision_model" } else { "text_model" };
-    let embeddings = |rest: &str| Origin::Same(format!("{model}.embeddings.{rest}"));
-    match rest {
-        "patch.weight" => embeddings("patch_embedding.weight"),
-        "class" => embeddings("class_embedding"),
-        "token" => embeddings("token_embedding.weight"),
-        "position" => embeddings("position_embedding.weight"),
-        "projection.weight" if image => Origin::Same("visual_projection.weight".to_owned()),
-        "projection.weight" => Origin::Same("text_projection.weight".to_owned()),
-        _ => {
-            let rest = rest
-                .replace("blocks.", "encoder.layers.")
-                // The original's own spelling.
-                .replace("norm_pre", "pre_layrnorm")
-                .replace("norm_post", if image { "post_layernorm" } else { "final_layer_norm" })
-                .replace("norm_1", "layer_norm1")
-                .replace("norm_2", "layer_norm2")
-                .replace("attention.out", "self_attn.out_proj")
-                .replace("mlp.up", "mlp.fc1")
-                .replace("mlp.down", "mlp.fc2");
-            match rest.split_once("attention.qkv.") {
-                None => Origin::Same(format!("{model}.{rest}")),
-                Some((block, part)) => {
-                    Origin::Stacked(["q", "k", "v"].map(|p| Some(format!("{model}.{block}self_attn.{p}_proj.{part}"))))
-                }
-            }
-        }
-    }
-}
-
-/// The loss's scale, and position numbers that older versions stored.
-fn is_not_a_weight(name: &str) -> bool {
-    name == "logit_scale" || name.ends_with(".position_ids")
 }

@@ -179,7 +179,15 @@ fn read_vision(cfg: &Object, quick_gelu: bool, dim: usize) -> Result<ImageConfig
             return Err(bad(&cfg.file(), format!("{dim} numbers do not divide into {heads} attention heads")));
         }
         let activation = Activation::Gelu;
-        vit.pool = Pool::Attention(AttentionPool { width: dim, heads, queries, norms: true, hidden: None, activation });
+        vit.pool = Pool::Attention(AttentionPool {
+            width: dim,
+            heads,
+            queries,
+            norms: true,
+            mapped: true,
+            hidden: None,
+            activation,
+        });
         (vit.norm_tokens, vit.norm_pooled) = (false, true);
     }
     Ok(ImageConfig::Vit(vit))

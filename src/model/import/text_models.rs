@@ -6,7 +6,7 @@
 use super::json::Object;
 use crate::Result;
 use crate::model::config::{
-    Activation, BlocksConfig, NormOrder, Padding, Place, Projection, ReaderConfig, TextKind, TextPool,
+    Activation, BlocksConfig, NormOrder, Padding, Place, Pooler, Projection, ReaderConfig, TextKind, TextPool,
     TransformerConfig,
 };
 use crate::model::weights::{Checkpoint, Origin};
@@ -71,7 +71,10 @@ pub(super) fn read_text(cfg: &Object, checkpoint: &Checkpoint, dim: usize) -> Re
             padding: Padding::Hidden(pad),
             norm_post: false,
             pool: pooler,
-            pooler: cfg.text("hf_pooler_type")? == Some("cls_pooler"),
+            pooler: match cfg.text("hf_pooler_type")? {
+                Some("cls_pooler") => Some(Pooler { width, tanh: true }),
+                _ => None,
+            },
             projection: Projection::None,
         }
     } else if name.contains("nllb-200-distilled") {
@@ -90,7 +93,7 @@ pub(super) fn read_text(cfg: &Object, checkpoint: &Checkpoint, dim: usize) -> Re
             padding: Padding::Hidden(1),
             norm_post: true,
             pool: pooler,
-            pooler: false,
+            pooler: None,
             projection: Projection::None,
         }
     } else {
@@ -120,53 +123,53 @@ pub(super) fn read_text(cfg: &Object, checkpoint: &Checkpoint, dim: usize) -> Re
 
 /// Where the normal form's tensor `text.{rest}` stands in a checkpoint.
 pub(super) fn origin(rest: &str, checkpoint: &Checkpoint) -> Origin {
-    let bert = checkpoint.contains(&format!("{TOWER}.embeddings.word_embeddings.weight"));
-    let tower = |name: &str| Origin::Same(format!("{TOWER}.{name}"));
     if let Some(part) = rest.strip_prefix("projection.") {
         return Origin::Same(match part {
             "weight" => "text.proj.weight".to_owned(),
             _ => format!("text.proj.{}", part.replace("up.", "0.").replace("down.", "2.")),
         });
     }
+    if checkpoint.contains(&format!("{TOWER}.embeddings.word_embeddings.weight")) {
+        return bert_part(TOWER, "layer", rest);
+    }
+    let tower = |name: &str| Origin::Same(format!("{TOWER}.{name}"));
     let Some((number, part)) = rest.strip_prefix("blocks.").and_then(|rest| rest.split_once('.')) else {
-        return tower(&match (rest, bert) {
-            ("token", true) => "embeddings.word_embeddings.weight".to_owned(),
-            ("token", false) => "embed_tokens.weight".to_owned(),
-            ("position", _) => "embeddings.position_embeddings.weight".to_owned(),
-            ("segment", _) => "embeddings.token_type_embeddings.weight".to_owned(),
-            _ => rest
-                .replace("norm_embedding", "embeddings.LayerNorm")
-                .replace("norm_post", "layer_norm")
-                .replace("pooler", "pooler.dense"),
-        });
+        return tower(&rest.replace("token", "embed_tokens.weight").replace("norm_post", "layer_norm"));
     };
     if let Some(part) = part.strip_prefix("attention.qkv.") {
-        let name = |full: [&str; 3]| Origin::Stacked(full.map(|p| Some(format!("{TOWER}.{p}.{part}"))));
-        let block = |p: &str| {
-            if bert {
-                format!("encoder.layer.{number}.attention.self.{p}")
-            } else {
-                format!("layers.{number}.self_attn.{p}")
-            }
-        };
-        let names = if bert { ["query", "key", "value"] } else { ["q_proj", "k_proj", "v_proj"] }.map(block);
-        return name([&names[0], &names[1], &names[2]]);
+        let name = |p: &str| Some(format!("{TOWER}.layers.{number}.self_attn.{p}_proj.{part}"));
+        return Origin::Stacked(["q", "k", "v"].map(name));
     }
-    if bert {
-        let part = part
-            .replace("attention.out", "attention.output.dense")
-            .replace("norm_1", "attention.output.LayerNorm")
-            .replace("mlp.up", "intermediate.dense")
-            .replace("mlp.down", "output.dense")
-            .replace("norm_2", "output.LayerNorm");
-        tower(&format!("encoder.layer.{number}.{part}"))
-    } else {
-        let part = part
-            .replace("attention.out", "self_attn.out_proj")
-            .replace("norm_1", "self_attn_layer_norm")
-            .replace("norm_2", "final_layer_norm")
-            .replace("mlp.up", "fc1")
-            .replace("mlp.down", "fc2");
-        tower(&format!("layers.{number}.{part}"))
+    let part = part
+        .replace("attention.out", "self_attn.out_proj")
+        .replace("norm_1", "self_attn_layer_norm")
+        .replace("norm_2", "final_layer_norm")
+        .replace("mlp.up", "fc1")
+        .replace("mlp.down", "fc2");
+    tower(&format!("layers.{number}.{part}"))
+}
+
+/// The same in a tower like BERT that stands under `tower`, with its blocks in a list called `layers`.
+pub(super) fn bert_part(tower: &str, layers: &str, rest: &str) -> Origin {
+    let same = |name: &str| Origin::Same(format!("{tower}.{name}"));
+    let Some((number, part)) = rest.strip_prefix("blocks.").and_then(|rest| rest.split_once('.')) else {
+        return same(&match rest {
+            "token" => "embeddings.word_embeddings.weight".to_owned(),
+            "position" => "embeddings.position_embeddings.weight".to_owned(),
+            "segment" => "embeddings.token_type_embeddings.weight".to_owned(),
+            _ => rest.replace("norm_embedding", "embeddings.LayerNorm").replace("pooler", "pooler.dense"),
+        });
+    };
+    let block = format!("encoder.{layers}.{number}");
+    if let Some(part) = part.strip_prefix("attention.qkv.") {
+        let name = |p: &str| Some(format!("{tower}.{block}.attention.self.{p}.{part}"));
+        return Origin::Stacked(["query", "key", "value"].map(name));
     }
+    let part = part
+        .replace("attention.out", "attention.output.dense")
+        .replace("norm_1", "attention.output.LayerNorm")
+        .replace("mlp.up", "intermediate.dense")
+        .replace("mlp.down", "output.dense")
+        .replace("norm_2", "output.LayerNorm");
+    same(&format!("{block}.{part}"))
 }

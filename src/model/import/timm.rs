@@ -202,7 +202,7 @@ fn vit(
         if size.0 == 0 || size.1 == 0 || size.0 > image.0 || size.1 > image.1 {
             return Err(shapes.checkpoint.bad(format!("patches of {size:?} are larger than pictures of {image:?}")));
         }
-        Stem::Patches { size, biased: shapes.has("patch_embed.proj.bias") }
+        Stem::Patches { size, biased: shapes.has("patch_embed.proj.bias"), norm: false }
     } else {
         let backbone = |part: &str| shapes.need(&format!("patch_embed.backbone.{part}"), 0);
         Stem::Convolutions(if name.starts_with("vitamin") {
@@ -232,6 +232,7 @@ fn vit(
             heads: row.pool_heads,
             queries: 1,
             norms: false,
+            mapped: true,
             hidden: Some(shapes.need("attn_pool.mlp.fc1.weight", 0)?),
             activation: row.activation,
         }),

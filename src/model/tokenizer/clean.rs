@@ -14,6 +14,11 @@ use super::entities::{unescape, unescape_whole};
 pub(super) fn clean(text: &str, clean: Clean) -> String {
     match clean {
         Clean::None => text.to_owned(),
+        Clean::LowerOnly => text.to_lowercase(),
+        Clean::Letters => {
+            let letters = text.to_lowercase().chars().filter(|c| !c.is_ascii_punctuation()).collect::<String>();
+            collapse(&letters)
+        }
         Clean::Whitespace => collapse(&basic(text)),
         Clean::Lower => collapse(&basic(text)).to_lowercase(),
         Clean::Canonical => {

@@ -33,14 +33,26 @@ impl Tensor {
     }
 }
 
-/// Tensors of a state dict at the root, or under `state_dict`; an error says in words what is wrong.
+/// Where training code puts a state dict, beside its optimiser and its settings.
+const NESTS: [&str; 4] = ["state_dict", "model", "CLIP", "model_state_dict"];
+
+/// Tensors of a state dict at the root, of one under one of the usual keys, or of the modules of a TorchScript archive; an error
+/// says in words what is wrong.
 pub(super) fn state_dict(bytes: &[u8]) -> Result<Vec<Tensor>, String> {
     let mut machine = Machine { bytes, at: 0, values: Vec::new(), stack: Vec::new(), memo: HashMap::new() };
     let root = machine.run().map_err(|e| format!("a damaged pickle: {e} at byte {}", machine.at))?;
+    if let Value::Object(_) = machine.values[root] {
+        let mut tensors = Vec::new();
+        machine.modules(root, String::new(), &mut tensors)?;
+        return if tensors.is_empty() { Err("the modules hold no tensors".to_owned()) } else { Ok(tensors) };
+    }
     let mut entries =
         machine.entries(root).ok_or("the pickle holds no state dict, which is a dict of named tensors")?;
-    let nested = entries.iter().find(|(key, _)| machine.text(*key) == Some("state_dict"));
-    if let Some(inner) = nested.and_then(|&(_, value)| machine.entries(value)) {
+    let nested = NESTS.iter().find_map(|nest| {
+        let (_, value) = entries.iter().find(|(key, _)| machine.text(*key) == Some(nest))?;
+        machine.entries(*value)
+    });
+    if let Some(inner) = nested {
         entries = inner;
     }
     let tensors: Vec<Tensor> = entries
@@ -67,6 +79,8 @@ enum Value {
     Tuple(Vec<Id>),
     List(Vec<Id>),
     Dict(Vec<(Id, Id)>),
+    /// A module of a TorchScript archive, and what it holds once that is known.
+    Object(Option<Id>),
     Storage {
         class: String,
         key: String,
@@ -92,8 +106,15 @@ impl<'a> Machine<'a> {
                 0x80 => self.skip(1)?,
                 0x95 => self.skip(8)?,
                 b'(' => self.push(Value::Mark),
-                // `b` gives attributes to the object below: a state dict keeps version numbers there.
-                b'0' | b'b' => _ = self.pop()?,
+                b'0' => _ = self.pop()?,
+                // Gives attributes to the object below: a module keeps its parts there, a state dict version numbers.
+                b'b' => {
+                    let state = self.pop()?;
+                    let top = *self.stack.last().ok_or("an empty stack")?;
+                    if let Value::Object(held @ None) = &mut self.values[top] {
+                        *held = Some(state);
+                    }
+                }
                 b'2' => {
                     let top = *self.stack.last().ok_or("an empty stack")?;
                     self.stack.push(top);
@@ -188,8 +209,9 @@ impl<'a> Machine<'a> {
                 }
                 0x81 => {
                     self.pop()?;
-                    self.pop()?;
-                    self.push(Value::Opaque);
+                    let class = self.pop()?;
+                    let module = matches!(&self.values[class], Value::Global(name) if name.starts_with("__torch__"));
+                    self.push(if module { Value::Object(None) } else { Value::Opaque });
                 }
                 0x92 => {
                     self.pop()?;
@@ -200,6 +222,26 @@ impl<'a> Machine<'a> {
                 _ => return Err("an operation that torch.save does not write"),
             }
         }
+    }
+
+    /// Collects the tensors of a module and of the modules in it, under dotted names.
+    fn modules(&self, id: Id, prefix: String, tensors: &mut Vec<Tensor>) -> Result<(), String> {
+        /// More than any model has: modules may be named twice, and a hostile file would do so at each level.
+        const MOST: usize = 100_000;
+        const DEEPEST: usize = 32;
+        let Value::Object(Some(held)) = self.values[id] else { return Ok(()) };
+        if prefix.matches('.').count() > DEEPEST || tensors.len() > MOST {
+            return Err("modules within modules without an end".to_owned());
+        }
+        for (key, value) in self.entries(held).unwrap_or_default() {
+            let Some(name) = self.text(key) else { continue };
+            match &self.values[value] {
+                Value::Tensor(tensor) => tensors.push(Tensor { name: format!("{prefix}{name}"), ..tensor.clone() }),
+                Value::Object(_) => self.modules(value, format!("{prefix}{name}."), tensors)?,
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// The value of a call, for the few functions that describe tensors.

@@ -1,0 +1,146 @@
+//! Picture processors of Hugging Face: what their configurations say, and the defaults that those leave out.
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use super::json::{self, Object, bad};
+use super::{CLIP_MEAN, CLIP_STD};
+use crate::Result;
+use crate::image::{Interpolation, Preprocess, ResizeMode};
+
+/// Defaults of a processor's class.
+pub(super) struct Processor {
+    /// What names of its class begin with.
+    pub(super) kinds: &'static [&'static str],
+    mean: [f32; 3],
+    std: [f32; 3],
+    /// Resized by the shortest edge and cropped, or both edges to size.
+    crops: bool,
+    edge: usize,
+}
+
+/// CLIP's own, and those that equal it.
+pub(super) const CLIP: Processor =
+    Processor { kinds: &["CLIP", "ChineseCLIP"], mean: CLIP_MEAN, std: CLIP_STD, crops: true, edge: 224 };
+/// SigLIP's.
+pub(super) const SIGLIP: Processor =
+    Processor { kinds: &["Siglip"], mean: [0.5; 3], std: [0.5; 3], crops: false, edge: 224 };
+/// BLIP's.
+pub(super) const BLIP: Processor =
+    Processor { kinds: &["Blip"], mean: CLIP_MEAN, std: CLIP_STD, crops: false, edge: 384 };
+
+/// What CLIP's processor does by default, for pictures of this size.
+pub(super) fn clip_at(size: (usize, usize)) -> Preprocess {
+    Preprocess {
+        size,
+        mean: CLIP_MEAN,
+        std: CLIP_STD,
+        interpolation: Interpolation::Bicubic,
+        resize_mode: ResizeMode::Shortest,
+        fill: 0,
+        rgb_first: true,
+    }
+}
+
+/// The picture processor: `preprocessor_config.json`, or its place inside the newer `processor_config.json`.
+pub(super) fn read_preprocess(dir: &Path, image: (usize, usize), defaults: &Processor) -> Result<Preprocess> {
+    let plain = dir.join("preprocessor_config.json");
+    let nested = dir.join("processor_config.json");
+    let (path, value) = if plain.is_file() {
+        let value = json::read(&plain)?;
+        (plain, value)
+    } else if nested.is_file() {
+        let mut value = json::read(&nested)?;
+        let inner = value.get_mut("image_processor").map_or(Value::Object(Map::new()), Value::take);
+        (nested, inner)
+    } else {
+        (plain, Value::Object(Map::new()))
+    };
+    let cfg = Object::root(&path, &value)?;
+    for key in ["image_processor_type", "feature_extractor_type"] {
+        if cfg.text(key)?.is_some_and(|kind| !defaults.kinds.iter().any(|known| kind.starts_with(known))) {
+            return Err(cfg.unsupported(key));
+        }
+    }
+    for key in ["do_resize", "do_rescale"] {
+        if cfg.flag(key)? == Some(false) {
+            return Err(cfg.unsupported(key));
+        }
+    }
+    cfg.refuse(&["do_pad"])?;
+    if cfg.number("rescale_factor")?.is_some_and(|factor| (factor * 255.0 - 1.0).abs() > 1e-6) {
+        return Err(cfg.unsupported("rescale_factor"));
+    }
+    let interpolation = match cfg.number("resample")?.unwrap_or(3.0) {
+        3.0 => Interpolation::Bicubic,
+        2.0 => Interpolation::Bilinear,
+        _ => return Err(cfg.unsupported("resample")),
+    };
+    let crop = if cfg.flag("do_center_crop")?.unwrap_or(defaults.crops) { Some(crop_size(&cfg)?) } else { None };
+    let (resize_mode, size) = match resize(&cfg, defaults)? {
+        Resize::Shortest(edge) => match crop {
+            Some((height, width)) if height == edge && width == edge => (ResizeMode::Shortest, (edge, edge)),
+            // Resizing to one size and cropping another: no model of this kind is known to be published that way.
+            _ => return Err(cfg.unsupported("size")),
+        },
+        Resize::Exact(height, width) => match crop {
+            None => (ResizeMode::Squash, (height, width)),
+            Some(crop) if crop == (height, width) => (ResizeMode::Squash, crop),
+            Some(_) => return Err(cfg.unsupported("crop_size")),
+        },
+    };
+    if size != image {
+        let reason =
+            format!("makes pictures of {} × {}, but the model takes {} × {}", size.1, size.0, image.1, image.0);
+        return Err(bad(&path, reason));
+    }
+    let normalise = cfg.flag("do_normalize")?.unwrap_or(true);
+    let mean = cfg.channels("image_mean")?.unwrap_or(defaults.mean);
+    let std = cfg.channels("image_std")?.unwrap_or(defaults.std);
+    Ok(Preprocess {
+        size,
+        mean: if normalise { mean } else { [0.0; 3] },
+        std: if normalise { std } else { [1.0; 3] },
+        interpolation,
+        resize_mode,
+        fill: 0,
+        rgb_first: true,
+    })
+}
+
+enum Resize {
+    Shortest(usize),
+    Exact(usize, usize),
+}
+
+/// `size`: a number in the oldest files, then `{"shortest_edge": n}` or `{"height": h, "width": w}`.
+fn resize(cfg: &Object, defaults: &Processor) -> Result<Resize> {
+    let edge = defaults.edge;
+    let Some(value) = cfg.get("size") else {
+        return Ok(if defaults.crops { Resize::Shortest(edge) } else { Resize::Exact(edge, edge) });
+    };
+    if value.is_number() {
+        let edge = cfg.count("size")?.unwrap_or(edge);
+        return Ok(if defaults.crops { Resize::Shortest(edge) } else { Resize::Exact(edge, edge) });
+    }
+    let size = cfg.required("size")?;
+    match (size.count("shortest_edge")?, size.count("height")?, size.count("width")?) {
+        (Some(edge), None, None) if size.get("longest_edge").is_none() => Ok(Resize::Shortest(edge)),
+        (None, Some(height), Some(width)) => Ok(Resize::Exact(height, width)),
+        _ => Err(cfg.unsupported("size")),
+    }
+}
+
+fn crop_size(cfg: &Object) -> Result<(usize, usize)> {
+    let Some(value) = cfg.get("crop_size") else { return Ok((224, 224)) };
+    if value.is_number() {
+        let edge = cfg.count("crop_size")?.unwrap_or(224);
+        return Ok((edge, edge));
+    }
+    let crop = cfg.required("crop_size")?;
+    match (crop.count("height")?, crop.count("width")?) {
+        (Some(height), Some(width)) => Ok((height, width)),
+        _ => Err(cfg.unsupported("crop_size")),
+    }
+}
