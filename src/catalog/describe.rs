@@ -303,7 +303,7 @@ mod tests {
                 record.width = 100;
                 record.caption = fields["caption"].as_str().map(str::to_owned);
                 record.item = Some(Box::new(Item { fields: fields.as_object().unwrap().clone(), ..Item::default() }));
-                Change::Put(record)
+                Change::Put(Box::new(record))
             })
             .collect();
         writer.apply(&changes, 100).unwrap();

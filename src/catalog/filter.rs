@@ -251,7 +251,7 @@ mod tests {
         let space = EmbeddingSpace { model: "m".to_owned(), fingerprint: "f".to_owned(), dim: 4 };
         let catalog = Catalog::create(dir.path(), &space).unwrap();
         let records = records();
-        let changes: Vec<Change> = records.iter().cloned().map(Change::Put).collect();
+        let changes: Vec<Change> = records.iter().cloned().map(|record| Change::Put(Box::new(record))).collect();
         catalog.write().unwrap().apply(&changes, 1000).unwrap();
         let reader = catalog.read().unwrap();
         let mut filters: Vec<Filter> = conditions.iter().map(|c| Filter::new().and(c.clone())).collect();

@@ -15,7 +15,7 @@ use crate::model::EmbeddingSpace;
 #[derive(Clone, Debug)]
 pub(crate) enum Change {
     /// A photo with a new key. Whatever was known at its path is replaced.
-    Put(Record),
+    Put(Box<Record>),
     /// A photo's file is now at this path, with these file times, and its content is as it was.
     At {
         /// Whose.

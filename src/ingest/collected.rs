@@ -94,7 +94,7 @@ impl Sink<'_> {
         }
         self.next_key += 1;
         self.report.added += 1;
-        self.changes.push(Change::Put(record));
+        self.changes.push(Change::Put(Box::new(record)));
         Ok(())
     }
 

@@ -2,6 +2,9 @@
 //!
 //! Rows are taken in order and counted: each commit notes with the records how many rows are done, so a run that was killed goes
 //! on behind them.
+//!
+//! The matrix is never in memory, whatever its size; the graph that is built over the rows in the end is, with about a kilobyte per
+//! row. A run that ends for want of memory there has all rows in, and they are found by scans.
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;

@@ -266,7 +266,7 @@ impl<'a> Sink<'a> {
             self.look_beside(&record.path);
         }
         self.settle(record.source, true);
-        self.changes.push(Change::Put(record.clone()));
+        self.changes.push(Change::Put(Box::new(record.clone())));
         self.recent.insert(hash, (record, vector));
         for (file, known) in self.waiting.remove(&hash).unwrap_or_default() {
             self.done += 1;
@@ -326,7 +326,7 @@ impl<'a> Sink<'a> {
             self.count(known);
             self.settled(&file, true);
             let copy = Record { key, path: file.path, size: file.size, mtime: file.mtime, ..record };
-            self.changes.push(Change::Put(copy.said(file.said)));
+            self.changes.push(Change::Put(Box::new(copy.said(file.said))));
         } else {
             self.done -= 1;
             self.waiting.entry(hash).or_default().push((file, known));
