@@ -2,14 +2,14 @@
 
 use std::arch::x86_64::*;
 
-use super::{CodeQuery, Kernels, Lanes, Wide, correct, half_at, portable};
+use super::{CodeQuery, Kernels, Lanes, Wide, correct, half_at};
 use crate::vectors::Shape;
 
 const AVX2: Kernels = Kernels {
     name: "avx2",
     lanes: Lanes::Avx2,
     scores: scores_avx2,
-    merge: portable::merge,
+    merge: merge_avx2,
     pair: pair_avx2,
     dot_f32: dot_f32_avx2,
     dot_f16: dot_f16_avx2,
@@ -231,60 +231,93 @@ unsafe fn scores_avx512(query: &CodeQuery, records: &[u8], shape: Shape, rows: &
     }
 }
 
-/// From the end, sixteen entries at a time, what is worse moves on by one: finding the place and making room are one pass, over as much
-/// of the list as has to move anyway.
+macro_rules! merge {
+    ($name:ident, $features:literal, $lanes:literal, $move_on:ident) => {
+        /// From the end, a block of entries at a time, what is worse moves on by one: finding the place and making room are one
+        /// pass, over as much of the list as has to move anyway.
+        ///
+        /// # Safety
+        /// The lists have room for `keep` entries, or for all that there will be, and hold `len`; there are as many places as
+        /// scores; the processor has the features.
+        #[target_feature(enable = $features)]
+        unsafe fn $name(
+            list: &mut [f32],
+            list_places: &mut [u32],
+            mut len: usize,
+            keep: usize,
+            places: &[u32],
+            scores: &[f32],
+        ) -> (usize, usize) {
+            let mut first = usize::MAX;
+            let (list, list_places) = (list.as_mut_ptr(), list_places.as_mut_ptr());
+            for (&score, &place) in scores.iter().zip(places) {
+                // SAFETY: the list holds `len` entries.
+                if score.is_nan() || len == keep && (len == 0 || score <= unsafe { *list.add(len - 1) }) {
+                    continue;
+                }
+                len -= usize::from(len == keep);
+                let mut to = len;
+                // SAFETY: entries below `to` are inside the list, and with `len` less than `keep` so is one more.
+                unsafe {
+                    while to >= $lanes && $move_on(list.add(to - $lanes), list_places.add(to - $lanes), score) {
+                        to -= $lanes;
+                    }
+                    while to > 0 && *list.add(to - 1) < score {
+                        *list.add(to) = *list.add(to - 1);
+                        *list_places.add(to) = *list_places.add(to - 1);
+                        to -= 1;
+                    }
+                    *list.add(to) = score;
+                    *list_places.add(to) = place;
+                }
+                len += 1;
+                first = first.min(to);
+            }
+            (first, len)
+        }
+    };
+}
+
+/// Moves eight entries on by one if all are worse.
 ///
 /// # Safety
-/// The lists have room for `keep` entries, or for all that there will be, and hold `len`; there are as many places as scores; the
-/// processor has AVX-512 F.
-#[target_feature(enable = "avx512f")]
-unsafe fn merge_avx512(
-    list: &mut [f32],
-    list_places: &mut [u32],
-    mut len: usize,
-    keep: usize,
-    places: &[u32],
-    scores: &[f32],
-) -> (usize, usize) {
-    let mut first = usize::MAX;
-    let (list, list_places) = (list.as_mut_ptr(), list_places.as_mut_ptr());
-    for (&score, &place) in scores.iter().zip(places) {
-        // SAFETY: the list holds `len` entries.
-        if score.is_nan() || len == keep && (len == 0 || score <= unsafe { *list.add(len - 1) }) {
-            continue;
+/// Nine entries lie at both places.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn move_on_avx2(list: *mut f32, places: *mut u32, score: f32) -> bool {
+    // SAFETY: the caller's.
+    unsafe {
+        let (block, block_places) = (_mm256_loadu_ps(list), _mm256_loadu_si256(places.cast()));
+        let worse = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GE_OQ>(block, _mm256_set1_ps(score))) == 0;
+        if worse {
+            _mm256_storeu_ps(list.add(1), block);
+            _mm256_storeu_si256(places.add(1).cast(), block_places);
         }
-        len -= usize::from(len == keep);
-        let wanted = _mm512_set1_ps(score);
-        let mut to = len;
-        // SAFETY: entries below `to` are inside the list, and with `len` less than `keep` so is one more.
-        unsafe {
-            while to >= 16 {
-                let (old, old_places) = (list.add(to - 16), list_places.add(to - 16));
-                let (block, block_places) = (_mm512_loadu_ps(old), _mm512_loadu_si512(old_places.cast()));
-                let stay = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(block, wanted);
-                if stay != 0 {
-                    break;
-                }
-                _mm512_storeu_ps(old.add(1), block);
-                _mm512_storeu_si512(old_places.add(1).cast(), block_places);
-                to -= 16;
-            }
-            while to > 0 && *list.add(to - 1) < score {
-                *list.add(to) = *list.add(to - 1);
-                *list_places.add(to) = *list_places.add(to - 1);
-                to -= 1;
-            }
-        }
-        // SAFETY: `to` is at most `len`, which is less than the room.
-        unsafe {
-            *list.add(to) = score;
-            *list_places.add(to) = place;
-        }
-        len += 1;
-        first = first.min(to);
+        worse
     }
-    (first, len)
 }
+
+/// Moves sixteen entries on by one if all are worse.
+///
+/// # Safety
+/// Seventeen entries lie at both places.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+unsafe fn move_on_avx512(list: *mut f32, places: *mut u32, score: f32) -> bool {
+    // SAFETY: the caller's.
+    unsafe {
+        let (block, block_places) = (_mm512_loadu_ps(list), _mm512_loadu_si512(places.cast()));
+        let worse = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(block, _mm512_set1_ps(score)) == 0;
+        if worse {
+            _mm512_storeu_ps(list.add(1), block);
+            _mm512_storeu_si512(places.add(1).cast(), block_places);
+        }
+        worse
+    }
+}
+
+merge!(merge_avx2, "avx2,fma,f16c", 8, move_on_avx2);
+merge!(merge_avx512, "avx512f,avx512bw,avx512vnni", 16, move_on_avx512);
 
 /// # Safety
 /// Equal lengths, a multiple of 64; the processor has AVX-512 F, BW and VNNI.
