@@ -93,10 +93,10 @@ impl VisionTower {
         let dim = self.projection.outputs();
         let count = pictures.len() / size;
         let mut out = vec![0.0; count * dim];
-        // As many parts as threads, or more if they would be too large.
         let (down, across) = self.config.grid();
         let most = (TOKENS / (down * across + 1)).max(1);
-        let together = count.div_ceil(rayon::current_num_threads()).clamp(1, most);
+        // As many passes for each thread, and pictures spread over them evenly: none ends long before another.
+        let passes = count.div_ceil(most).next_multiple_of(rayon::current_num_threads()).min(count);
         let run = |(out, pictures): (&mut [f32], &[u8])| {
             let lock = || self.free.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
             let free = lock().pop();
@@ -104,11 +104,19 @@ impl VisionTower {
             self.forward(pictures, size, out, &mut room);
             lock().push(room);
         };
-        if count <= together {
+        if passes <= 1 {
             // No need to wake another thread.
             run((&mut out, pictures));
         } else {
-            out.par_chunks_mut(together * dim).zip(pictures.par_chunks(together * size)).for_each(run);
+            let mut rest = out.as_mut_slice();
+            let mut parts = Vec::with_capacity(passes);
+            for pass in 0..passes {
+                let (from, to) = (count * pass / passes, count * (pass + 1) / passes);
+                let (now, later) = rest.split_at_mut((to - from) * dim);
+                parts.push((now, &pictures[from * size..to * size]));
+                rest = later;
+            }
+            parts.into_par_iter().for_each(run);
         }
         out
     }
