@@ -42,8 +42,8 @@ pub(super) fn state_dict(bytes: &[u8]) -> Result<Vec<Tensor>, String> {
     let mut machine = Machine { bytes, at: 0, values: Vec::new(), stack: Vec::new(), memo: HashMap::new() };
     let root = machine.run().map_err(|e| format!("a damaged pickle: {e} at byte {}", machine.at))?;
     if let Value::Object(_) = machine.values[root] {
-        let mut tensors = Vec::new();
-        machine.modules(root, String::new(), &mut tensors)?;
+        let (mut tensors, mut visits) = (Vec::new(), 0);
+        machine.modules(root, String::new(), &mut tensors, &mut visits)?;
         return if tensors.is_empty() { Err("the modules hold no tensors".to_owned()) } else { Ok(tensors) };
     }
     let mut entries =
@@ -225,19 +225,20 @@ impl<'a> Machine<'a> {
     }
 
     /// Collects the tensors of a module and of the modules in it, under dotted names.
-    fn modules(&self, id: Id, prefix: String, tensors: &mut Vec<Tensor>) -> Result<(), String> {
+    fn modules(&self, id: Id, prefix: String, tensors: &mut Vec<Tensor>, visits: &mut usize) -> Result<(), String> {
         /// More than any model has: modules may be named twice, and a hostile file would do so at each level.
         const MOST: usize = 100_000;
         const DEEPEST: usize = 32;
         let Value::Object(Some(held)) = self.values[id] else { return Ok(()) };
-        if prefix.matches('.').count() > DEEPEST || tensors.len() > MOST {
+        *visits += 1;
+        if prefix.matches('.').count() > DEEPEST || *visits > MOST || tensors.len() > MOST {
             return Err("modules within modules without an end".to_owned());
         }
         for (key, value) in self.entries(held).unwrap_or_default() {
             let Some(name) = self.text(key) else { continue };
             match &self.values[value] {
                 Value::Tensor(tensor) => tensors.push(Tensor { name: format!("{prefix}{name}"), ..tensor.clone() }),
-                Value::Object(_) => self.modules(value, format!("{prefix}{name}."), tensors)?,
+                Value::Object(_) => self.modules(value, format!("{prefix}{name}."), tensors, visits)?,
                 _ => {}
             }
         }
@@ -423,6 +424,26 @@ impl<'a> Machine<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn modules_that_are_named_twice_at_each_level_end_in_an_error() {
+        let mut bytes = vec![0x80, 2];
+        for level in 0..30_u8 {
+            bytes.extend_from_slice(b"c__torch__.m\nModule\n)\x81q");
+            bytes.push(level);
+            bytes.extend_from_slice(b"}(");
+            if level > 0 {
+                for name in [b"a", b"b"] {
+                    bytes.extend_from_slice(b"X\x01\0\0\0");
+                    bytes.extend_from_slice(name);
+                    bytes.extend_from_slice(&[b'h', level - 1]);
+                }
+            }
+            bytes.extend_from_slice(b"ub");
+        }
+        bytes.push(b'.');
+        assert!(state_dict(&bytes).unwrap_err().contains("without an end"));
+    }
 
     #[test]
     fn a_function_is_never_called_and_its_value_means_nothing() {
