@@ -64,7 +64,9 @@ impl Engine {
 /// The file of a photo or a shard, unless a link that was put in its place leads out of the folders that were indexed.
 fn own(reader: &Reader<'_>, path: &Path) -> Result<PathBuf> {
     let real = path.canonicalize().map_err(Error::io(path))?;
-    let inside = |folder: &PathBuf| folder.canonicalize().is_ok_and(|folder| real.starts_with(folder));
+    // What was named may be the file itself: that it leads to where it leads says nothing.
+    let inside =
+        |folder: &PathBuf| folder != path && folder.canonicalize().is_ok_and(|folder| real.starts_with(folder));
     if real == path || reader.trusted_folders()?.iter().any(inside) {
         return Ok(real);
     }

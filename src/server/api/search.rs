@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 
 use super::asked::{Form, SearchBody, SearchParams, SimilarParams};
 use crate::catalog::Key;
+use crate::query::Term;
 use crate::server::body::{self, Params};
 use crate::server::dedup::{Shown, THRESHOLD};
 use crate::server::failure::{Failure, Message};
@@ -188,6 +189,12 @@ impl Found {
         let mut query = body.query(service)?;
         if let Some(also) = also {
             query = query.plus(also);
+        }
+        // Once, within the server's limits, however often the library is asked below.
+        for part in &mut query.parts {
+            if let Term::ImageBytes(bytes) = &part.term {
+                part.term = Term::Vector(service.picture_vector(&view, bytes)?);
+            }
         }
         let most = service.options.max_results;
         let limit = body.limit.map_or(20, |limit| limit as usize).min(most);
