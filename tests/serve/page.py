@@ -75,10 +75,10 @@ def desktop(checks):
     checks.accessible(page, "results")
     assert "q=red" in page.url
     ask(page, "red after:2024-99")
-    assert "a date looks like" in page.locator("#mistake").inner_text(), page.locator("#mistake").inner_text()
+    page.wait_for_function("() => document.getElementById('mistake').innerText.includes('a date looks like')")
     assert shown(page) > 0, "a mistake does not take the results away"
     ask(page, "red")
-    assert page.locator("#mistake").inner_text() == ""
+    page.wait_for_function("() => document.getElementById('mistake').innerText === ''")
 
     # Keyboard all the way: from the words into the photos, along them, into one, and back.
     page.locator("#words").press("ArrowDown")
