@@ -13,6 +13,7 @@ use crate::error::Result;
 use crate::format::CALIBRATED_EF;
 use crate::graph::{Scratch, Width, spread};
 use crate::kernel::{CodeQuery, Line};
+use crate::plan::walk_cost;
 
 /// Queries of each kind.
 const QUERIES: u32 = 120;
@@ -26,13 +27,14 @@ const NEAR_NOISE: f32 = 0.9;
 /// within a point or two from width 10 to 768. (Sums of a few rows with less noise give curves of another shape.)
 const FAR_NOISE: f32 = 6.0;
 
-/// Recall@10 at each width: for queries like the rows, then for queries from elsewhere.
+/// Recall@10 at each width: for queries like the rows, then for queries from elsewhere. Zero at widths at which a scan is cheaper.
 pub(crate) fn measure(graph: &Graph<'_>) -> Result<[[f32; CALIBRATED_EF.len()]; 2]> {
     let count = graph.records.count;
     let hangs: HashSet<u32> = (0..count).filter_map(|row| graph.records.records().twin(row)).collect();
     let nodes: Vec<u32> = (0..count).filter(|row| !hangs.contains(row)).collect();
     let step = (nodes.len() / QUERIES as usize).max(1);
     let rows: Vec<u32> = nodes.iter().copied().step_by(step).take(QUERIES as usize).collect();
+    let useful = CALIBRATED_EF.iter().take_while(|&&ef| walk_cost(ef) < count as usize).count();
     let mut recall = [[0.0; CALIBRATED_EF.len()]; 2];
     for (kind, recall) in recall.iter_mut().enumerate() {
         let found: Vec<[usize; CALIBRATED_EF.len()]> = rows
@@ -43,7 +45,7 @@ pub(crate) fn measure(graph: &Graph<'_>) -> Result<[[f32; CALIBRATED_EF.len()]; 
                 mix(graph, row, noise, &mut query);
                 let truth = nearest(graph, &nodes, &query, row);
                 let mut found = [0; CALIBRATED_EF.len()];
-                for (found, &ef) in found.iter_mut().zip(&CALIBRATED_EF) {
+                for (found, &ef) in found.iter_mut().zip(&CALIBRATED_EF[..useful]) {
                     let width = Width { open: ef, keep: KEPT.max(ef) + 1 };
                     graph.walk(&query, width, spread(ef, kind == 1), scratch)?;
                     // The row that the query was made of finds itself; it does not count.
@@ -55,7 +57,7 @@ pub(crate) fn measure(graph: &Graph<'_>) -> Result<[[f32; CALIBRATED_EF.len()]; 
                     }
                 }
                 let mut best = 0;
-                found.iter_mut().for_each(|f| {
+                found[..useful].iter_mut().for_each(|f| {
                     best = best.max(*f);
                     *f = if best == truth.len() { K } else { *f };
                 });

@@ -36,6 +36,11 @@ const ELSEWHERE: f32 = 4.2;
 /// planned without caution, 0.95 came out as 0.94 on CLIP texts, and between 0.93 and 0.96 on CLIP images, by which were left out.
 const CAUTION: f32 = 0.72;
 
+/// Cost of a walk of a width.
+pub(crate) fn walk_cost(ef: usize) -> usize {
+    WALK * (ENTRY + PER_EF * ef)
+}
+
 /// What to do with a part.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Plan {
@@ -93,7 +98,7 @@ pub(crate) fn plan(part: &Part, target: Target, k: usize, passing: f32, filtered
     let Some(ef) = ef.map(|ef| ef.max(k.div_ceil(2))) else { return Plan::Scan };
     let ask = if filtered { count * ASK_TENTHS / 10 } else { 0 };
     let scan = ask + (passing * count as f32) as usize;
-    let walk = WALK * (ENTRY + PER_EF * (ef as f32 / passing) as usize);
+    let walk = walk_cost((ef as f32 / passing) as usize);
     if walk < scan || cfg!(fuzzing) {
         Plan::Walk(Walk { ef, budget: 2 * scan / WALK, spread: spread(ef, elsewhere) })
     } else {

@@ -52,7 +52,7 @@ fn manifest() -> ManifestData {
 
 fn footer() -> Footer {
     let mut recall = [[0.5; CALIBRATED_EF.len()]; 2];
-    recall[1][13] = 0.75;
+    recall[1][15] = 0.75;
     Footer {
         dim: 300,
         metric: Metric::Dot,
