@@ -8,6 +8,8 @@
 //! Invariant: this is the only part of the engine with `unsafe` arithmetic. Every function that other modules call is safe
 //! and checks its lengths once per call, outside the loops.
 
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
 mod aligned;
 mod attention;
 mod blocks;

@@ -1,6 +1,4 @@
 //! Plain arrays as [`Simd`]: the oracle of the tests, and what machines without a set of their own run.
-//!
-//! It is also the NEON path for now: NEON belongs to every aarch64, and the compiler maps the arrays onto it.
 
 use super::simd::{Simd, quad_channel};
 

@@ -6,6 +6,8 @@
 //!
 //! A vector of weights is [`Simd::LANES`] words of four bytes whatever the numbers are: one f32, two bf16 or four int8.
 
+#[cfg(target_arch = "aarch64")]
+use super::aarch64::{Neon, run_neon, run_neon_rich};
 use super::portable::Portable;
 #[cfg(target_arch = "x86_64")]
 use super::x86_64::{Avx2, Avx512, run_avx2, run_avx2_bytes, run_avx512, run_avx512_pairs};
@@ -57,7 +59,7 @@ pub(crate) trait Simd: Copy {
     unsafe fn load_quads(p: *const i8) -> Self::I;
     /// Per lane: the sum plus the products of four unsigned bytes with four signed ones. Exact.
     unsafe fn dot(unsigned: Self::I, signed: Self::I, sum: Self::I) -> Self::I;
-    /// The same where unsigned bytes are at most 127, which lets AVX2 multiply them as bytes.
+    /// The same where unsigned bytes are at most 127, which lets AVX2 and NEON multiply them as bytes.
     #[inline(always)]
     unsafe fn dot_low(unsigned: Self::I, signed: Self::I, sum: Self::I) -> Self::I {
         // SAFETY: the caller's promise is passed on.
@@ -138,6 +140,21 @@ pub(crate) enum Rich {
     Bytes,
     /// Sums of products of two bf16 (AVX512_BF16 beside AVX-512).
     Pairs,
+    /// Both (I8MM and BF16 beside NEON).
+    #[cfg(target_arch = "aarch64")]
+    Both,
+}
+
+impl Rich {
+    /// Whether sums of products of four bytes, unsigned with signed, are in it.
+    pub(crate) const fn bytes(self) -> bool {
+        !matches!(self, Rich::Nothing | Rich::Pairs)
+    }
+
+    /// Whether sums of products of two bf16 are in it.
+    pub(crate) const fn pairs(self) -> bool {
+        !matches!(self, Rich::Nothing | Rich::Bytes)
+    }
 }
 
 /// Something to compute with whichever instructions the machine has.
@@ -167,6 +184,8 @@ enum Level {
     Avx2,
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    #[cfg(target_arch = "aarch64")]
+    Neon,
 }
 
 impl Isa {
@@ -174,9 +193,12 @@ impl Isa {
     pub fn available() -> Vec<Isa> {
         let mut sets = Vec::new();
         #[cfg(target_arch = "x86_64")]
-        for (level, present, rich) in
-            [(Level::Avx512, Avx512::present(), Avx512::rich()), (Level::Avx2, Avx2::present(), Avx2::rich())]
-        {
+        let levels = [(Level::Avx512, Avx512::present(), Avx512::rich()), (Level::Avx2, Avx2::present(), Avx2::rich())];
+        #[cfg(target_arch = "aarch64")]
+        let levels = [(Level::Neon, Neon::present(), Neon::rich())];
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+        let levels: [(Level, bool, bool); 0] = [];
+        for (level, present, rich) in levels {
             if present && rich {
                 sets.push(Isa { level, rich });
             }
@@ -198,7 +220,7 @@ impl Isa {
         Self::available().into_iter().find(|isa| isa.name() == name)
     }
 
-    /// Name for people: `avx512-bf16`, `avx512`, `avx2-vnni`, `avx2`, `portable`.
+    /// Name for people: `avx512-bf16`, `avx512`, `avx2-vnni`, `avx2`, `neon-bf16`, `neon`, `portable`.
     pub fn name(self) -> &'static str {
         match (self.level, self.rich) {
             (Level::Portable, _) => "portable",
@@ -210,6 +232,10 @@ impl Isa {
             (Level::Avx512, false) => "avx512",
             #[cfg(target_arch = "x86_64")]
             (Level::Avx512, true) => "avx512-bf16",
+            #[cfg(target_arch = "aarch64")]
+            (Level::Neon, false) => "neon",
+            #[cfg(target_arch = "aarch64")]
+            (Level::Neon, true) => "neon-bf16",
         }
     }
 
@@ -220,22 +246,26 @@ impl Isa {
             Level::Avx2 if self.rich => Avx2::RICH,
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 if self.rich => Avx512::RICH,
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon if self.rich => Neon::RICH,
             _ => Rich::Nothing,
         }
     }
 
     /// Whether there are instructions for sums of products of bf16. Without them bf16 costs more than f32.
     pub(crate) fn multiplies_pairs(self) -> bool {
-        self.rich() == Rich::Pairs
+        self.rich().pairs()
     }
 
     /// The largest byte that [`Simd::dot_low`] may meet where byte products need it; 255 where any byte will do.
     pub(crate) fn largest_byte(self) -> u8 {
-        #[cfg(target_arch = "x86_64")]
-        if self.level == Level::Avx2 && !self.rich {
-            return 127;
+        match self.level {
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 if !self.rich => 127,
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon if !self.rich => 127,
+            _ => 255,
         }
-        255
     }
 
     /// Numbers per vector.
@@ -246,6 +276,8 @@ impl Isa {
             Level::Avx2 => Avx2::LANES,
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 => Avx512::LANES,
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon => Neon::LANES,
         }
     }
 
@@ -257,6 +289,8 @@ impl Isa {
             Level::Avx2 => Avx2::ROWS,
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 => Avx512::ROWS,
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon => Neon::ROWS,
         }
     }
 
@@ -274,6 +308,8 @@ impl Isa {
                 Level::Avx2 => run_avx2(kernel),
                 #[cfg(target_arch = "x86_64")]
                 Level::Avx512 => run_avx512(kernel),
+                #[cfg(target_arch = "aarch64")]
+                Level::Neon => run_neon(kernel),
             }
         }
     }
@@ -293,6 +329,8 @@ impl Isa {
                 Level::Avx2 => run_avx2_bytes(kernel),
                 #[cfg(target_arch = "x86_64")]
                 Level::Avx512 => run_avx512_pairs(kernel),
+                #[cfg(target_arch = "aarch64")]
+                Level::Neon => run_neon_rich(kernel),
             }
         }
     }

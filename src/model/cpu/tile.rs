@@ -7,7 +7,7 @@
 
 use std::marker::PhantomData;
 
-use super::simd::{Isa, Kernel, Rich, Simd};
+use super::simd::{Isa, Kernel, Simd};
 
 /// Rows of the tallest tile of any machine.
 const TALLEST: usize = 13;
@@ -67,14 +67,13 @@ impl Tile {
                 }
             };
         }
-        match (format, isa.rich()) {
-            (Format::Floats, _) => pick!(run, Floats),
-            (Format::Pairs, Rich::Pairs) => pick!(run_rich, RichPairs),
-            (Format::Pairs, _) => pick!(run, Pairs),
-            (Format::Bytes | Format::LowBytes, Rich::Bytes) => pick!(run_rich, RichBytes),
-            (Format::Bytes, _) => pick!(run, Bytes),
-            (Format::LowBytes, _) if isa.largest_byte() < 255 => pick!(run, LowBytes),
-            (Format::LowBytes, _) => pick!(run, Bytes),
+        match format {
+            Format::Floats => pick!(run, Floats),
+            Format::Pairs if isa.rich().pairs() => pick!(run_rich, RichPairs),
+            Format::Pairs => pick!(run, Pairs),
+            Format::Bytes | Format::LowBytes if isa.rich().bytes() => pick!(run_rich, RichBytes),
+            Format::LowBytes if isa.largest_byte() < 255 => pick!(run, LowBytes),
+            Format::Bytes | Format::LowBytes => pick!(run, Bytes),
         }
     }
 }
@@ -131,10 +130,10 @@ macro_rules! dots {
 dots! {
     Floats(F, F, S::splat(0.0), |p: *const f32| S::splat(p.read_unaligned()), S::load, S::fma, true);
     Pairs(I, F, S::splat(0.0), S::splat_bytes, S::load_quads, S::dot_pairs, true);
-    RichPairs(I, F, S::splat(0.0), S::splat_bytes, S::load_quads, S::dot_pairs_rich, matches!(S::RICH, Rich::Pairs));
+    RichPairs(I, F, S::splat(0.0), S::splat_bytes, S::load_quads, S::dot_pairs_rich, S::RICH.pairs());
     Bytes(I, I, S::zero(), S::splat_bytes, S::load_quads, S::dot, true);
-    LowBytes(I, I, S::zero(), S::splat_bytes, S::load_quads, S::dot_low, matches!(S::RICH, Rich::Bytes));
-    RichBytes(I, I, S::zero(), S::splat_bytes, S::load_quads, S::dot_rich, matches!(S::RICH, Rich::Bytes));
+    LowBytes(I, I, S::zero(), S::splat_bytes, S::load_quads, S::dot_low, S::RICH.bytes());
+    RichBytes(I, I, S::zero(), S::splat_bytes, S::load_quads, S::dot_rich, S::RICH.bytes());
 }
 
 /// A tile of `ROWS` rows and `WIDE` vectors.
