@@ -26,6 +26,7 @@ mod embeddings;
 mod given;
 #[cfg(feature = "collections")]
 mod members;
+mod memory;
 #[cfg(feature = "collections")]
 mod merge;
 mod pipeline;

@@ -18,7 +18,7 @@ use crate::plan::walk_cost;
 /// Queries of each kind.
 const QUERIES: u32 = 120;
 /// Neighbours per query.
-const K: usize = 10;
+pub(crate) const K: usize = 10;
 /// Candidates that a search for [`K`] keeps, however narrow its walk.
 const KEPT: usize = 30;
 /// Length of the noise in a query like the rows, a row's being 1.

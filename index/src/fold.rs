@@ -7,6 +7,7 @@
 //! among 4,600 CLIP images with one, three times as many queries were answered per second as by scanning their codes.
 
 use crate::segment::Part;
+use crate::vectors::Shape;
 
 /// From how many vectors on what is done.
 #[derive(Clone, Copy, Debug)]
@@ -15,19 +16,35 @@ pub(crate) struct Fold {
     pub(crate) flat: u32,
     /// Graphs of fewer vectors are not worth having: scanning their codes is as fast.
     pub(crate) graph: u32,
+    /// No graph is made with more vectors: it is built in memory.
+    pub(crate) most: u32,
 }
 
 impl Default for Fold {
     fn default() -> Fold {
         // A fuzzer wants graphs, not speed.
-        if cfg!(fuzzing) { Fold { flat: 256, graph: 64 } } else { Fold { flat: 16_384, graph: 4_096 } }
+        let (flat, graph) = if cfg!(fuzzing) { (256, 64) } else { (16_384, 4_096) };
+        Fold { flat, graph, most: u32::MAX }
     }
+}
+
+/// Bytes per vector while a graph is built: the record; the links of one that is taken over, as a list that grew by doubling, with
+/// what allocators add; and what is sorted, marked and counted on the way.
+fn building(shape: Shape) -> u64 {
+    (shape.stride + 8 * shape.links + 104) as u64
 }
 
 /// Share of removed vectors beyond which a segment is rewritten.
 const REMOVED_SHARE: u32 = 3;
 
 impl Fold {
+    /// As it is, but for graphs that are built in so many bytes. With fewer than twice what may be without a graph there would be
+    /// more graphs than they are worth.
+    pub(crate) fn within(self, bytes: u64, shape: Shape) -> Fold {
+        let most = u32::try_from(bytes / building(shape)).unwrap_or(u32::MAX);
+        Fold { most: most.max(self.flat.saturating_mul(2)), ..self }
+    }
+
     /// How many parts at the end, all without a graph and none of them `taken` by a merge under way, are to be merged with one
     /// that is about to be added with `added` vectors.
     pub(crate) fn carry(self, parts: &[Part], added: u32, taken: impl Fn(&Part) -> bool) -> usize {
@@ -54,20 +71,33 @@ impl Fold {
         let mut sum: u64 = flat().map(|at| u64::from(parts[at].live())).sum();
         let mut chosen: Vec<usize> = Vec::new();
         if sum > u64::from(self.limit(parts)) {
-            chosen.extend(flat());
+            let most = u64::from(self.most);
+            sum = 0;
+            for at in flat() {
+                let with = sum + u64::from(parts[at].live());
+                // What does not fit is due again when these have their graph.
+                if with > most && sum > 0 {
+                    break;
+                }
+                sum = with;
+                chosen.push(at);
+            }
             let mut graphs: Vec<usize> = (0..parts.len()).filter(|&at| parts[at].segment.has_graph()).collect();
             graphs.sort_by_key(|&at| parts[at].live());
             for at in graphs {
-                if u64::from(parts[at].live()) > 2 * sum {
+                let live = u64::from(parts[at].live());
+                if live > 2 * sum || sum + live > most {
                     break;
                 }
-                sum += u64::from(parts[at].live());
+                sum += live;
                 chosen.push(at);
             }
         } else {
             // Too much of one segment is gone: rewrite it alone.
             let worn = |part: &Part| {
-                part.removed.count() > self.graph && part.removed.count() > part.segment.count() / REMOVED_SHARE
+                part.removed.count() > self.graph
+                    && part.removed.count() > part.segment.count() / REMOVED_SHARE
+                    && part.live() <= self.most
             };
             chosen.extend((0..parts.len()).find(|&at| worn(&parts[at])));
         }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use crate::Key;
 use crate::build::Watch;
 use crate::compose::{Composer, Inherited, Merge, Pending, Source};
+use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::fold::Fold;
 use crate::format::{self, ManifestData, SegmentEntry, encode_removed};
@@ -15,6 +16,7 @@ use crate::manifest;
 use crate::merging::{Job, Merging, Told, install};
 use crate::segment::{Part, Segment};
 use crate::storage::{LOCK, Lock, Storage};
+use crate::vectors::Shape;
 
 /// Bytes of added vectors that are held in memory unless [`Writer::hold`] says otherwise.
 const HELD: usize = 64 << 20;
@@ -123,6 +125,14 @@ impl Writer {
         self.held = bytes;
     }
 
+    /// Bounds the memory of the building of graphs. Beyond it there will be several graphs instead of one, each of which is
+    /// searched: about 1,130 bytes per vector of 512 numbers while a graph is built, taking another over included. Not less than
+    /// 32,768 vectors' worth, and [`Writer::compact`] makes one graph whatever it takes. Unbounded by default.
+    pub fn graph_memory(&mut self, bytes: u64) {
+        let Config { dim, links, .. } = self.data.config;
+        self.fold = self.fold.within(bytes, Shape::filled(dim, links));
+    }
+
     /// Removes the vector with this key. `false` if there was none.
     ///
     /// # Errors
@@ -173,7 +183,7 @@ impl Writer {
     /// Sets from how many vectors without a graph on they are merged, and how many a graph has at least. For tests.
     #[doc(hidden)]
     pub fn fold_at(&mut self, flat: u32, graph: u32) {
-        self.fold = Fold { flat, graph };
+        self.fold = Fold { flat, graph, ..self.fold };
     }
 
     /// Makes every change since the last commit durable and visible to new readers, all at once: when it returns, the changes
@@ -226,8 +236,12 @@ impl Writer {
         } else if !self.committed && failed.is_none() {
             return Ok(self.data.generation);
         }
-        let due = self.fold.due(&self.parts);
-        if !due.is_empty() {
+        // One after the other, where not all fit into one graph.
+        loop {
+            let due = self.fold.due(&self.parts);
+            if due.is_empty() {
+                break;
+            }
             self.merge(&due, true, watch)?;
         }
         self.committed = false;

@@ -164,3 +164,48 @@ fn many_equal_vectors_cut_no_other_off() {
         assert!(report.is_clean() && report.graphs == 1, "{report:?}");
     }
 }
+
+#[test]
+fn graphs_stay_within_their_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config { dim: 16, links: 8, build_ef: 32, ..Config::default() };
+    let index = Index::create(dir.path(), config).unwrap();
+    let all = embeddings(3_050, 16, 5);
+    let (vectors, queries) = all.split_at(3_000);
+    let mut writer = index.writer().unwrap();
+    writer.fold_at(200, 100);
+    // The least, whatever is asked for: 400 vectors.
+    writer.graph_memory(1);
+    for (key, vector) in (0..).zip(vectors) {
+        writer.add(key, vector).unwrap();
+        if key % 130 == 129 {
+            writer.commit().unwrap();
+        }
+    }
+    writer.commit().unwrap();
+    let model = Model { metric: Metric::Cosine, vectors: (0..).zip(vectors.iter().cloned()).collect() };
+    let check = |graphs: std::ops::RangeInclusive<usize>| {
+        let reader = index.reader().unwrap();
+        let report = reader.verify().unwrap();
+        assert!(report.is_clean() && graphs.contains(&report.graphs), "{report:?}");
+        let recall = |q: &Vec<f32>| model.recall(q, 10, &reader.search(q).recall(0.95).run().unwrap());
+        let mean = queries.iter().map(recall).sum::<f64>() / queries.len() as f64;
+        assert!(mean > 0.93, "{mean}");
+    };
+    check(7..=15);
+    // What was added while a graph was made is merged too when somebody waits for it: in several graphs, if it must be.
+    writer.merge_in_background(|_, _| std::ops::ControlFlow::Continue(()));
+    for (key, vector) in (0..).zip(vectors) {
+        writer.add(key, vector).unwrap();
+        if key % 50 == 49 {
+            writer.commit().unwrap();
+        }
+    }
+    writer.close().unwrap();
+    check(7..=15);
+    // A merge that is asked for makes one.
+    let mut writer = index.writer().unwrap();
+    writer.fold_at(200, 100);
+    writer.compact().unwrap();
+    check(1..=1);
+}

@@ -1,5 +1,6 @@
 //! Captions, metadata, words and sources: what collections add to the photos.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use rusqlite::types::Value as Sql;
@@ -261,13 +262,16 @@ impl Reader<'_> {
     }
 
     /// Captions of keys that have one.
-    pub(crate) fn captions(&self, mut each: impl FnMut(Key, String)) -> Result<()> {
+    pub(crate) fn captions(&self, after: Key, mut each: impl FnMut(Key, String) -> ControlFlow<()>) -> Result<()> {
         self.ask(|db| {
-            let mut rows =
-                db.prepare("SELECT key, caption FROM photo WHERE caption IS NOT NULL AND caption <> '' ORDER BY key")?;
-            let mut rows = rows.query([])?;
+            let mut rows = db.prepare(
+                "SELECT key, caption FROM photo WHERE key > ? AND caption IS NOT NULL AND caption <> '' ORDER BY key",
+            )?;
+            let mut rows = rows.query([after as i64])?;
             while let Some(row) = rows.next()? {
-                each(row.get::<_, i64>(0)? as Key, row.get(1)?);
+                if each(row.get::<_, i64>(0)? as Key, row.get(1)?).is_break() {
+                    break;
+                }
             }
             Ok(())
         })

@@ -19,7 +19,7 @@ use super::library::{Current, open_captions, open_index};
 use crate::catalog::{Catalog, Copies, Hash, Key, Reader, Record, Source, SourceKind, is_address};
 use crate::image::DecodeOptions;
 use crate::ingest::{
-    Candidate, Event, Feed, Given, Pace, Progress, Skipped, Stages, Stopped, TICK, Watch, commit_index,
+    Candidate, EmbedCaptions, Event, Feed, Given, Pace, Progress, Skipped, Stages, Stopped, TICK, Watch, commit_index,
     default_threads, watched,
 };
 use crate::model::Encode;
@@ -88,6 +88,7 @@ impl<'a> Switch<'a> {
         writer.sweep(engine.dir())?;
         let index = open_index(engine.dir(), &coming)?;
         let mut vectors = index.writer()?;
+        self.watch.bound(&mut vectors);
         let mut report = SwitchReport::default();
         let todo = plan(&catalog.read()?, &index.reader()?, &mut vectors, &mut report)?;
         self.embed(todo, &mut vectors, &mut report)?;
@@ -101,8 +102,9 @@ impl<'a> Switch<'a> {
         writer.sweep(engine.dir())?;
         drop(writer);
         if has_captions {
-            let Watch { wait, progress, cancel } = std::mem::take(&mut self.watch);
-            engine.embed_captions().wait(wait).on_progress(progress).cancel(cancel).run()?;
+            let Watch { wait, memory, progress, cancel } = std::mem::take(&mut self.watch);
+            let request = engine.embed_captions().wait(wait).on_progress(progress).cancel(cancel);
+            memory.into_iter().fold(request, EmbedCaptions::memory).run()?;
         }
         Ok(report)
     }

@@ -4,6 +4,7 @@
 //! nothing, and a search by pictures never meets them. Which captions have no vector yet is what the two indexes say, so an
 //! interrupted run goes on where it was.
 
+use std::ops::ControlFlow;
 use std::time::Instant;
 
 use tintype_index::{Config, Index, Metric};
@@ -44,22 +45,23 @@ impl<'a> EmbedCaptions<'a> {
             Some(index) => index.clone(),
             None => make(target)?,
         };
-        let reader = target.catalog.read()?;
-        let mut vectors = without_orphans(&index, &reader)?;
-        let mut todo: Vec<(Key, String)> = Vec::new();
-        let mut failure = None;
-        reader.captions(|key, caption| match vectors.contains(key) {
-            Ok(true) => {}
-            Ok(false) => todo.push((key, caption)),
-            Err(error) => failure = Some(error),
+        let mut vectors = without_orphans(&index, &target.catalog.read()?)?;
+        self.watch.bound(&mut vectors);
+        let mut found = 0;
+        target.without(&vectors, 0, |_, _| {
+            found += 1;
+            ControlFlow::Continue(())
         })?;
-        if let Some(error) = failure {
-            return Err(error.into());
-        }
-        drop(reader);
-        let mut progress = Progress { found: todo.len() as u64, walked: true, ..Progress::default() };
-        let (mut pace, mut ticked) = (Pace::new(), Instant::now());
-        for batch in todo.chunks(BATCH) {
+        let mut progress = Progress { found, walked: true, ..Progress::default() };
+        let (mut pace, mut ticked, mut last) = (Pace::new(), Instant::now(), 0);
+        loop {
+            let mut batch: Vec<(Key, String)> = Vec::new();
+            target.without(&vectors, last, |key, caption| {
+                batch.push((key, caption));
+                if batch.len() < BATCH { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            })?;
+            let Some((key, _)) = batch.last() else { break };
+            last = *key;
             let texts: Vec<&str> = batch.iter().map(|(_, caption)| caption.as_str()).collect();
             for ((key, _), vector) in batch.iter().zip(target.encoder.encode_texts(&texts)?.rows()) {
                 match vectors.add(*key, vector) {
@@ -100,5 +102,26 @@ pub(super) fn make(target: &Target<'_>) -> Result<Index> {
     match Index::create(&target.captions_dir, config) {
         Err(tintype_index::Error::Exists { .. }) => Ok(Index::open(&target.captions_dir)?),
         made => Ok(made?),
+    }
+}
+
+impl Target<'_> {
+    /// Captions that have no vector, of photos after one, in the order of their keys.
+    fn without(
+        &self,
+        vectors: &tintype_index::Writer,
+        after: Key,
+        mut each: impl FnMut(Key, String) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let mut failure = None;
+        self.catalog.read()?.captions(after, |key, caption| match vectors.contains(key) {
+            Ok(true) => ControlFlow::Continue(()),
+            Ok(false) => each(key, caption),
+            Err(error) => {
+                failure = Some(error);
+                ControlFlow::Break(())
+            }
+        })?;
+        failure.map_or(Ok(()), |error| Err(error.into()))
     }
 }

@@ -3,8 +3,7 @@
 //! Rows are taken in order and counted: each commit notes with the records how many rows are done, so a run that was killed goes
 //! on behind them.
 //!
-//! The matrix is never in memory, whatever its size; the graph that is built over the rows in the end is, with about a kilobyte per
-//! row. A run that ends for want of memory there has all rows in, and they are found by scans.
+//! The matrix is never in memory, whatever its size, and the graphs that are built over the rows are bounded (`memory`).
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -88,7 +87,7 @@ impl Rows<'_> {
                     }
                     (watch.progress)(&counters.progress(&sink.report, sink.done));
                 }
-                if sink.pace.is_due() {
+                if sink.is_due() {
                     sink.rows_done(source, number + 1);
                     sink.commit(counters, watch)?;
                 }

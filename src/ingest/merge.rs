@@ -77,7 +77,7 @@ impl<'a> Merge<'a> {
         if parts.iter().any(|part| part.captions.is_some()) && self.target.captions.is_none() {
             self.target.captions = Some(captions::make(&self.target)?);
         }
-        let mut sink = Sink::new(&self.target, writer)?;
+        let mut sink = Sink::new(&self.target, writer, watch.memory())?;
         let counters = Counters::default();
         let copies = Copies::of(self.target.library);
         match copy(&parts, &copies, &mut sink, &counters, &mut watch) {
@@ -148,7 +148,7 @@ fn copy(
                 }
                 (watch.progress)(&counters.progress(&sink.report, sink.done));
             }
-            if sink.pace.is_due() {
+            if sink.is_due() {
                 sink.commit(counters, watch)?;
             }
         }

@@ -175,7 +175,7 @@ impl<'a> Ingest<'a> {
         let roots = Roots::new(&self.paths)?;
         let catalog = self.target.catalog;
         let writer = self.watch.writer(catalog)?;
-        let mut sink = Sink::new(&self.target, writer)?;
+        let mut sink = Sink::new(&self.target, writer, self.watch.memory())?;
         let missing = sink.missing().clone();
         let scope = roots.outermost();
         let counters = Counters::default();

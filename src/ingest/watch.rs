@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Progress;
+use super::memory::Memory;
 use crate::catalog::{Catalog, Writer};
 use crate::{Error, Result};
 
@@ -10,6 +11,8 @@ use crate::{Error, Result};
 pub(crate) struct Watch<'a> {
     /// Whether to wait while another process writes.
     pub(crate) wait: bool,
+    /// Bytes that indexes may take; none: half of what is free.
+    pub(crate) memory: Option<u64>,
     pub(crate) progress: Box<dyn FnMut(&Progress) + 'a>,
     pub(crate) cancel: Box<dyn FnMut() -> bool + 'a>,
 }
@@ -18,6 +21,16 @@ impl Watch<'_> {
     /// Stops whatever can wait.
     pub(crate) fn hurried() -> Self {
         Watch { cancel: Box::new(|| true), ..Watch::default() }
+    }
+
+    /// How much the run may hold.
+    pub(super) fn memory(&self) -> Memory {
+        Memory::new(self.memory)
+    }
+
+    /// Bounds what an index that is written alone holds.
+    pub(crate) fn bound(&self, index: &mut tintype_index::Writer) {
+        self.memory().bound(index, 1);
     }
 
     /// The writing side of a catalog, if need be when another process is done.
@@ -41,7 +54,7 @@ impl Watch<'_> {
 
 impl Default for Watch<'_> {
     fn default() -> Self {
-        Watch { wait: false, progress: Box::new(|_| {}), cancel: Box::new(|| false) }
+        Watch { wait: false, memory: None, progress: Box::new(|_| {}), cancel: Box::new(|| false) }
     }
 }
 
@@ -52,6 +65,14 @@ macro_rules! watched {
             /// Waits while another process writes to the library, instead of returning [`Error::Busy`](crate::Error::Busy).
             pub fn wait(mut self, yes: bool) -> Self {
                 self.watch.wait = yes;
+                self
+            }
+
+            /// Bytes of memory that may be held for the index while it is written and its graphs are built, some 1,130 per vector of
+            /// 512 numbers. Half of what is free by default, where the system says how much that is. With less there are several
+            /// graphs instead of one, which are searched one after the other. Less than 64 MiB is taken for so much.
+            pub fn memory(mut self, bytes: u64) -> Self {
+                self.watch.memory = Some(bytes);
                 self
             }
 

@@ -12,6 +12,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::collected::{Tally, speaks_of_photos, without_orphans};
 use super::diff::Table;
+use super::memory::Memory;
 use super::pipeline::Event;
 use super::request::{Counters, Progress, Report, Skipped, Target, Walked};
 use super::walk::File;
@@ -73,6 +74,9 @@ pub(crate) fn commit_index(
     }
 }
 
+/// Changes that wait in memory for a commit, at most about: a record with its metadata may be a few kilobytes.
+const MOST_CHANGES: usize = 20_000;
+
 /// How the stages ended.
 pub(super) enum Ingested {
     Walked(Box<Table>),
@@ -114,7 +118,7 @@ pub(super) struct Sink<'a> {
 
 impl<'a> Sink<'a> {
     /// Compares index and catalog, and removes what an interrupted run left over.
-    pub(super) fn new(target: &Target<'a>, mut catalog: Writer<'a>) -> Result<Sink<'a>> {
+    pub(super) fn new(target: &Target<'a>, mut catalog: Writer<'a>, memory: Memory) -> Result<Sink<'a>> {
         catalog.sweep(target.library)?;
         let reader = target.catalog.read()?;
         let space = reader.current()?;
@@ -141,10 +145,12 @@ impl<'a> Sink<'a> {
         for key in orphans {
             index.remove(key)?;
         }
-        let captions = match &target.captions {
+        let mut captions = match &target.captions {
             Some(captions) => Some(without_orphans(captions, &reader)?),
             None => None,
         };
+        let sharing = 1 + u64::from(captions.is_some());
+        captions.iter_mut().chain([&mut index]).for_each(|index| memory.bound(index, sharing));
         Ok(Sink {
             database: target.catalog,
             catalog,
@@ -202,12 +208,17 @@ impl<'a> Sink<'a> {
                 (watch.progress)(&counters.progress(&self.report, self.done));
                 ticked = Instant::now();
             }
-            if self.pace.is_due() {
+            if self.is_due() {
                 self.commit(counters, watch)?;
             }
         }
         // Only a walk that was told to stop ends without saying so.
         Ok(table.map_or(Ingested::Cancelled, Ingested::Walked))
+    }
+
+    /// Whether it is time to commit, or what waits for it has become much.
+    pub(super) fn is_due(&self) -> bool {
+        self.pace.is_due() || self.changes.len() >= MOST_CHANGES
     }
 
     fn take(&mut self, event: Event<Walked>) -> Result<()> {

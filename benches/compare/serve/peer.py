@@ -1,7 +1,7 @@
 """clip-retrieval's `clip_back` as published, without its CLIP model: the queries are vectors.
 
 usage: peer.py index ROOM           makes the index with clip-retrieval's clip_index
-       peer.py tune ROOM VECTORS RECALL    finds the least efSearch with this recall and makes such an index; prints both
+       peer.py tune ROOM VECTORS RECALL    finds the widest efSearch that does not find more and makes such an index; prints both
        peer.py serve ROOM PORT [FOLDER]
 """
 
@@ -38,12 +38,17 @@ elif mode == "tune":
     vectors, wanted = Path(sys.argv[3]), float(sys.argv[4])
     texts, truth = np.load(vectors / "text-queries-1203-f32.npy"), np.load(vectors / "text-gt-top100-u32.npy")
     tuned, made = faiss.read_index(str(index / "image.index")), room / "clip-retrieval-tuned"
-    for ef in (64, 128, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192):
-        faiss.ParameterSpace().set_index_parameter(tuned, "efSearch", ef)
+
+    def recall_at(width):
+        faiss.ParameterSpace().set_index_parameter(tuned, "efSearch", width)
         found = tuned.search(texts, 10)[1]
-        recall = np.mean([len(set(a) & set(b[:10])) / 10 for a, b in zip(found.tolist(), truth.tolist())])
-        if recall >= wanted:
-            break
+        return np.mean([len(set(a) & set(b[:10])) / 10 for a, b in zip(found.tolist(), truth.tolist())])
+
+    least, most = 16, 16384
+    while most - least > 1 + least // 50:
+        middle = (least + most) // 2
+        least, most = (middle, most) if recall_at(middle) <= wanted else (least, middle)
+    ef, recall = least, recall_at(least)
     made.mkdir(exist_ok=True)
     faiss.write_index(tuned, str(made / "image.index"))
     if not (made / "metadata").exists():

@@ -180,6 +180,10 @@ pub(crate) struct CollectionArgs {
     /// Room in MB for small copies of pictures of the web and of those in gzipped shards; 0 keeps none
     #[arg(long, value_name = "MB", default_value_t = 4000)]
     pub(crate) copies: u64,
+    /// Memory in MB for the index while it is built: 1.1 kB per vector of 512 numbers makes one graph of all, less makes several
+    /// [default: half of what is free]
+    #[arg(long, value_name = "MB")]
+    pub(crate) memory: Option<u64>,
     /// Take in one part of the collection: part I of N, counted from 0; `tintype merge` joins them
     #[arg(long, value_name = "I/N", value_parser = part)]
     pub(crate) shard: Option<CollectionPart>,

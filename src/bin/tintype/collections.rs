@@ -162,6 +162,9 @@ pub(crate) fn take_in(
     if let Some(part) = args.shard {
         request = request.part(part);
     }
+    if let Some(memory) = args.memory {
+        request = request.memory(memory.saturating_mul(1_000_000));
+    }
     let request = request.cancel(|| interrupt.asked()).on_progress(|progress| {
         done = progress.done;
         meter.set(progress.done, progress.walked.then_some(progress.found).or(progress.expected));
