@@ -17,7 +17,7 @@ pub use expand::expand;
 pub(crate) use layout::{EmbeddingFile, EmbeddingRow, Embeddings, SPACE_FILE};
 pub(crate) use matrix::Matrix;
 pub(crate) use parquet::{ColumnKind, ParquetWriter};
-pub(crate) use shard::{Bytes, Sample, extract, read_shard};
+pub(crate) use shard::{Bytes, PICTURES, Sample, extract, read_shard, read_shard_with};
 pub(crate) use table::{Fields, Table};
 
 use std::path::Path;

@@ -9,6 +9,8 @@ pub mod collection;
 mod curate;
 mod engine;
 mod error;
+#[cfg(feature = "collections")]
+pub mod eval;
 #[cfg(any(feature = "server", all(feature = "hub", feature = "collections")))]
 mod fetch;
 pub mod image;

@@ -12,6 +12,8 @@ mod cli;
 mod collections;
 mod colours;
 mod encoders;
+#[cfg(feature = "collections")]
+mod eval;
 #[cfg(feature = "hub")]
 mod hub;
 mod image;

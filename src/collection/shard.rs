@@ -23,7 +23,7 @@ const MAX_TEXT: u64 = 4 << 20;
 /// Largest picture in a gzipped shard, which must be held in memory.
 const MAX_PICTURE: u64 = 512 << 20;
 
-pub(super) const PICTURES: &[&str] = &[
+pub(crate) const PICTURES: &[&str] = &[
     "jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm", "pbm", "pnm", "qoi", "heic", "avif", "jxl",
 ];
 
@@ -39,6 +39,8 @@ pub(crate) struct Sample {
     pub(crate) bytes: Option<Bytes>,
     pub(crate) caption: Option<String>,
     pub(crate) fields: Map<String, Value>,
+    /// Other members that were asked for: their extension, and what is in them.
+    pub(crate) others: Vec<(String, Vec<u8>)>,
     /// What is wrong with the rest of the sample.
     pub(crate) trouble: Vec<(String, String)>,
 }
@@ -57,17 +59,29 @@ pub(crate) enum Bytes {
 /// # Errors
 /// [`Error::Io`] if it cannot be opened, [`Error::BadCollection`] if it is no tar or ends too early; whole samples that come before
 /// the damage are handed over first.
-pub(crate) fn read_shard(path: &Path, mut each: impl FnMut(Sample) -> ControlFlow<()>) -> Result<()> {
+pub(crate) fn read_shard(path: &Path, each: impl FnMut(Sample) -> ControlFlow<()>) -> Result<()> {
+    read_shard_with(path, &[], each)
+}
+
+/// The same with small members of further kinds, by extension.
+///
+/// # Errors
+/// As [`read_shard`].
+pub(crate) fn read_shard_with(
+    path: &Path,
+    others: &[&str],
+    mut each: impl FnMut(Sample) -> ControlFlow<()>,
+) -> Result<()> {
     let mut file = File::open(path).map_err(Error::io(path))?;
     if is_gzip(&mut file).map_err(Error::io(path))? {
         let mut archive = Archive::new(MultiGzDecoder::new(BufReader::with_capacity(1 << 20, file)));
         let entries = archive.entries().map_err(|error| damaged(path, &error, None))?;
-        walk(path, entries, u64::MAX, true, &mut each)
+        walk(path, entries, (u64::MAX, true), others, &mut each)
     } else {
         let length = file.metadata().map_err(Error::io(path))?.len();
         let mut archive = Archive::new(BufReader::new(file));
         let entries = archive.entries_with_seek().map_err(|error| damaged(path, &error, None))?;
-        walk(path, entries, length, false, &mut each)
+        walk(path, entries, (length, false), others, &mut each)
     }
 }
 
@@ -105,8 +119,8 @@ fn damaged(path: &Path, error: &std::io::Error, last: Option<&str>) -> Error {
 fn walk<R: Read>(
     path: &Path,
     entries: Entries<'_, R>,
-    length: u64,
-    hold: bool,
+    (length, hold): (u64, bool),
+    others: &[&str],
     each: &mut impl FnMut(Sample) -> ControlFlow<()>,
 ) -> Result<()> {
     let (mut key, mut sample, mut last) = (String::new(), Sample::default(), None::<String>);
@@ -170,6 +184,10 @@ fn walk<R: Read>(
                 let seconds = entry.header().mtime().ok().and_then(|time| i64::try_from(time).ok()).unwrap_or(0);
                 sample.mtime = seconds.saturating_mul(1_000_000_000);
                 sample.name.clone_from(&name);
+            }
+            other if others.contains(&other) && size <= MAX_TEXT => {
+                let bytes = read(size).map_err(|error| cut(error, last.as_deref()))?;
+                sample.others.push((other.to_owned(), bytes));
             }
             "txt" | "text" | "caption" | "json" if size > MAX_TEXT => {
                 sample

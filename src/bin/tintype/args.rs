@@ -8,6 +8,7 @@ use tintype::model::{Device, Precision};
 use tintype::{CollectionPart, Ranking};
 
 use crate::commands::curate::{DedupArgs, ExportArgs, FilterArgs, MergeArgs, ScoreArgs};
+use crate::commands::eval::EvalArgs;
 use crate::commands::models::ModelsArgs;
 
 /// Find photos by what is in them, on your own machine.
@@ -124,6 +125,9 @@ pub(crate) enum Command {
     Dedup(DedupArgs),
     /// Say how well captions fit their pictures
     Score(ScoreArgs),
+    /// Measure a model on a dataset: zero-shot classification, retrieval, linear probe, caption selection
+    #[command(after_help = crate::commands::eval::HELP)]
+    Eval(EvalArgs),
     /// Join libraries without embedding anything again
     Merge(MergeArgs),
     /// Check every byte of the library

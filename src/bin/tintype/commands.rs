@@ -1,6 +1,7 @@
 //! One module per command; each takes its arguments and says how it ended.
 
 pub(crate) mod curate;
+pub(crate) mod eval;
 mod index;
 mod library;
 pub(crate) mod models;
@@ -28,6 +29,7 @@ pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<Outcome> {
         Command::Filter(filter) => curate::filter_out(filter, common, talk),
         Command::Dedup(dedup) => curate::dedup(dedup, common, talk),
         Command::Score(score) => curate::score(score, common, talk),
+        Command::Eval(eval) => eval::run(eval, common, talk),
         Command::Merge(merge) => curate::merge(merge, common, talk),
         Command::Verify => library::verify(common, talk),
         Command::Completions { shell } => shell::completions(*shell),
