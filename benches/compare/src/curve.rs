@@ -77,9 +77,14 @@ impl fmt::Display for Speed {
 }
 
 impl Curve {
-    /// The points that no other point beats in both recall and speed, recall rising.
+    /// The points that no other point beats in both recall and speed, recall rising. What was asked for by recall may be a scan, and
+    /// nothing lies between a walk and a scan.
     pub(crate) fn frontier(&self) -> Vec<(f64, f64)> {
-        frontier(self.points.iter().map(|p| (p.recall, p.qps())).collect())
+        frontier(self.walks().map(|p| (p.recall, p.qps())).collect())
+    }
+
+    fn walks(&self) -> impl Iterator<Item = &Point> {
+        self.points.iter().filter(|p| p.knob.ef.is_some())
     }
 
     pub(crate) fn speed(&self, target: f64) -> Speed {
@@ -90,7 +95,7 @@ impl Curve {
     pub(crate) fn spread(&self, target: f64) -> Option<f64> {
         let rounds = self.points.iter().map(|p| p.seconds.len()).min()?;
         let round = |at: usize| {
-            let points = self.points.iter().map(|p| (p.recall, 1.0 / p.seconds[at])).collect();
+            let points = self.walks().map(|p| (p.recall, 1.0 / p.seconds[at])).collect();
             speed(&frontier(points), target).qps()
         };
         let all: Vec<f64> = (0..rounds).filter_map(round).collect();

@@ -11,7 +11,7 @@ use crate::engine::Entry;
 use crate::report::Table;
 use crate::worker::Worker;
 
-const EF: [usize; 13] = [6, 8, 10, 16, 24, 40, 64, 100, 160, 250, 400, 640, 1024];
+const EF: [usize; 16] = [6, 8, 10, 16, 24, 40, 64, 100, 160, 250, 400, 640, 1024, 1700, 2700, 4300];
 /// The recalls that tintype-index is asked for by name.
 const ASKED: [f32; 4] = [0.9, 0.95, 0.99, 1.0];
 /// A wider walk than one that finds this much is not tried.
