@@ -465,3 +465,26 @@ fn real_photos_are_found_by_what_is_in_them() {
         assert!(talk(&output).contains("skipped "), "{}", talk(&output));
     }
 }
+
+#[test]
+fn what_cannot_be_meant_is_refused_and_leaves_nothing() {
+    let place = Place::indexed();
+    let wrong: [&[&str]; 6] = [
+        &["dedup", "--threshold", "5"],
+        &["dedup", "--threshold", "nan"],
+        &["filter", "red", "--out", "hits", "--min-score", "nan"],
+        &["score", "--threshold", "2"],
+        &["search", "red", "--recall", "1.5"],
+        &["search", "red", "--min-score", "inf"],
+    ];
+    for arguments in wrong {
+        let output = place.run(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(talk(&output).contains("expected a number from"), "{arguments:?}: {}", talk(&output));
+    }
+    assert!(talk(&place.run(&["export", "all.csv"])).contains(".parquet"));
+    assert!(talk(&place.run(&["merge", "library", "no-such-part", "--into", "joined"])).contains("no-such-part"));
+    for left in ["hits", "all.csv", "joined"] {
+        assert!(!place.root.path().join(left).exists(), "{left}");
+    }
+}

@@ -205,6 +205,17 @@ pub(crate) struct CollectionArgs {
     pub(crate) vector_column: Option<String>,
 }
 
+/// A score, or the least of scores.
+pub(crate) fn cosine(text: &str) -> Result<f32, String> {
+    let number = text.parse().ok().filter(|number| (-1.0..=1.0).contains(number));
+    number.ok_or_else(|| "expected a number from -1 to 1".to_owned())
+}
+
+/// A share.
+pub(crate) fn share(text: &str) -> Result<f32, String> {
+    cosine(text).ok().filter(|share| *share >= 0.0).ok_or_else(|| "expected a number from 0 to 1".to_owned())
+}
+
 fn part(text: &str) -> Result<CollectionPart, String> {
     let read = || {
         let (index, count) = text.split_once('/')?;
@@ -313,10 +324,10 @@ pub(crate) struct PageArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) offset: usize,
     /// Only photos with at least this score
-    #[arg(long, value_name = "SCORE", allow_negative_numbers = true)]
+    #[arg(long, value_name = "SCORE", allow_negative_numbers = true, value_parser = cosine)]
     pub(crate) min_score: Option<f32>,
     /// Share of the true best photos that is enough, 0 to 1; below 1 a large library answers faster
-    #[arg(long, value_name = "SHARE", default_value_t = 1.0)]
+    #[arg(long, value_name = "SHARE", default_value_t = 1.0, value_parser = share)]
     pub(crate) recall: f32,
 }
 

@@ -11,7 +11,7 @@ use serde_json::json;
 use tintype::query::Parser;
 use tintype::{Encoder, Engine, Error, ExportFormat, Filter, Group, Hit, Query, Record};
 
-use crate::args::Common;
+use crate::args::{Common, cosine, share};
 use crate::interrupt::Interrupt;
 use crate::output::{Outcome, Talk, count, printable};
 use crate::progress::{Meter, Unit};
@@ -56,11 +56,11 @@ pub(crate) struct FilterArgs {
     #[arg(long)]
     link: bool,
     /// Only photos with at least this score
-    #[arg(long, value_name = "SCORE", allow_negative_numbers = true)]
+    #[arg(long, value_name = "SCORE", allow_negative_numbers = true, value_parser = cosine)]
     min_score: Option<f32>,
-    /// At most so many photos
-    #[arg(long, short = 't', value_name = "N", default_value_t = 100)]
-    limit: usize,
+    /// At most so many photos [default: 100, or with --min-score all that have it]
+    #[arg(long, short = 't', value_name = "N")]
+    limit: Option<usize>,
 }
 
 /// `tintype dedup`.
@@ -70,7 +70,7 @@ pub(crate) struct DedupArgs {
     #[arg(value_name = "FILTER")]
     query: Vec<String>,
     /// From which likeness on, 0 to 1, two photos are nearly the same
-    #[arg(long, value_name = "COSINE", default_value_t = 0.94)]
+    #[arg(long, value_name = "COSINE", default_value_t = 0.94, value_parser = share)]
     threshold: f32,
     /// One JSON object per group and line
     #[arg(long)]
@@ -87,7 +87,7 @@ pub(crate) struct ScoreArgs {
     #[arg(value_name = "FILTER")]
     query: Vec<String>,
     /// Only pairs with at least this score
-    #[arg(long, value_name = "SCORE", allow_negative_numbers = true)]
+    #[arg(long, value_name = "SCORE", allow_negative_numbers = true, value_parser = cosine)]
     threshold: Option<f32>,
     /// Write to this new file (.jsonl or .parquet) instead of to the terminal
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
@@ -139,6 +139,9 @@ pub(crate) fn export(args: &ExportArgs, common: &Common, talk: &Talk) -> anyhow:
         (Some(Format::ClipRetrieval), _) => ExportFormat::ClipRetrieval,
         (Some(Format::Parquet), _) | (None, "parquet") => ExportFormat::Parquet,
         (Some(Format::Jsonl), _) | (None, "jsonl" | "ndjson") => ExportFormat::JsonLines,
+        (None, "csv" | "tsv" | "json" | "txt" | "npy" | "npz" | "tar") => {
+            bail!("{}: exports are folders, .parquet or .jsonl files", printable(&args.out.display().to_string()))
+        }
         (None, _) => ExportFormat::ClipRetrieval,
     };
     let engine = library::open_existing(common, talk)?;
@@ -164,7 +167,12 @@ pub(crate) fn filter_out(args: &FilterArgs, common: &Common, talk: &Talk) -> any
         Err(outcome) => return Ok(outcome),
     };
     let engine = library::open_existing(common, talk)?;
-    let mut search = engine.search(query).limit(args.limit);
+    let limit = match (args.limit, args.min_score) {
+        (Some(limit), _) => limit,
+        (None, None) => 100,
+        (None, Some(_)) => usize::try_from(engine.status()?.photos)?,
+    };
+    let mut search = engine.search(query).limit(limit);
     if let Some(score) = args.min_score {
         search = search.min_score(score);
     }
@@ -210,7 +218,9 @@ fn place(engine: &Engine, hit: &Hit, args: &FilterArgs) -> anyhow::Result<PathBu
                 continue;
             }
             let bytes = engine.open_image(hit.record.key)?;
-            File::create_new(&to).and_then(|mut file| file.write_all(&bytes))
+            // Half a picture looks like a whole one.
+            let unmade = |_: &io::Error| drop(std::fs::remove_file(&to));
+            File::create_new(&to).and_then(|mut file| file.write_all(&bytes).inspect_err(unmade))
         };
         match made {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -326,6 +336,8 @@ pub(crate) fn merge(args: &MergeArgs, common: &Common, talk: &Talk) -> anyhow::R
         // No model is needed to copy vectors: the space is enough.
         Ok(space) => Engine::open(&args.into, Encoder::declared(space))?,
         Err(Error::NoLibrary { .. }) => {
+            // Nothing is made where a part is missing.
+            args.parts.iter().try_for_each(|part| Engine::space(part).map(drop))?;
             let space = Engine::space(&args.parts[0])?;
             library::copy_notes(&args.parts[0], &args.into)?;
             Engine::create(library::directory(&common)?, Encoder::declared(space))?

@@ -8,7 +8,7 @@ use clap::{Args as ClapArgs, ValueHint};
 use tintype::server::{Fetch, Library, Server, ServerOptions};
 use tintype::{Engine, Error};
 
-use crate::args::Common;
+use crate::args::{Common, share};
 use crate::interrupt::Interrupt;
 use crate::library;
 use crate::output::{Outcome, Talk, printable};
@@ -47,7 +47,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "MB", default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..=1024))]
     max_body: u32,
     /// The share of the true nearest neighbours that /knn-service finds, 0 to 1; at 1 it scans everything
-    #[arg(long, value_name = "SHARE", default_value_t = 0.95)]
+    #[arg(long, value_name = "SHARE", default_value_t = 0.95, value_parser = share)]
     recall: f32,
     /// Seconds that a request may take
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3600))]
