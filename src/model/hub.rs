@@ -20,7 +20,7 @@ mod fetch;
 mod options;
 mod transport;
 
-pub use fetch::{Fetch, Progress, Stage, locate};
+pub use fetch::{Fetch, Progress, Stage, locate, locate_any};
 pub use options::HubOptions;
 
 use super::encoder::{EmbeddingSpace, Embeddings, Encode, Encoder, EncoderOptions, PixelBatch};
@@ -51,12 +51,18 @@ impl Encoder {
     ) -> Result<Encoder> {
         let model = registry::find(name)?;
         let encoder = Encoder::load_with(Fetch::new(model, hub).on_progress(progress).run()?, options)?;
-        let space = EmbeddingSpace { model: model.alias.to_owned(), ..encoder.space().clone() };
-        Ok(Encoder::new(Known { encoder, space }))
+        Ok(encoder.under_name(model.alias))
+    }
+
+    /// The same encoder under another name: [`EmbeddingSpace::model`] of a directory is the directory's name, which in the
+    /// cache of a hub is that of a commit.
+    pub fn under_name(self, name: &str) -> Encoder {
+        let space = EmbeddingSpace { model: name.to_owned(), ..self.space().clone() };
+        Encoder::new(Known { encoder: self, space })
     }
 }
 
-/// A known model under its alias; the directory that it was loaded from is named after a commit.
+/// An encoder under another name.
 struct Known {
     encoder: Encoder,
     space: EmbeddingSpace,

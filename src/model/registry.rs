@@ -1,11 +1,16 @@
 //! The known models, by name.
 //!
-//! A Rust table rather than an embedded TOML or JSON file: the compiler checks it, reading it cannot fail, and a row may
-//! be named in documentation and tests. Nothing is guessed here: scores are those of open_clip's published result tables
-//! (`docs/openclip_classification_results.csv`, `docs/openclip_retrieval_results.csv`), repositories those of its registry
-//! (`pretrained.py`). Checksums are not in the table: the hub publishes them with every file, and [`hub`](super::hub)
-//! checks each download against them.
+//! A Rust table (`table`, one model in two lines) rather than an embedded TOML or JSON file: the compiler checks it, reading
+//! it cannot fail, and a row may be named in documentation and tests. Nothing is guessed here: scores are published ones, each
+//! with its [`Origin`], and empty where nobody published one; repositories are those of open_clip's registry
+//! (`pretrained.py`). Checksums are not in the table: the hub publishes them with every file, and [`hub`](super::hub) checks
+//! each download against them.
 
+mod table;
+
+use std::borrow::Cow;
+
+pub use self::table::MODELS;
 use crate::{Error, Result};
 
 /// A model that can be loaded by name.
@@ -28,6 +33,8 @@ pub struct Model {
     pub parameters_10k: u32,
     /// Terms of the weights.
     pub licence: Licence,
+    /// Languages that it reads.
+    pub languages: Languages,
     /// Published scores.
     pub scores: Scores,
 }
@@ -49,20 +56,37 @@ impl Model {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
     /// `owner/name`.
-    pub repository: &'static str,
+    pub repository: Cow<'static, str>,
     /// Branch, tag or commit.
-    pub revision: &'static str,
+    pub revision: Cow<'static, str>,
     /// Which files make the model.
     pub layout: Layout,
+}
+
+impl Source {
+    /// Any repository with a model, in the formats that it may have, the more explicit one first. `name` is `owner/name`,
+    /// or `owner/name@revision` for a branch, tag or commit other than `main`.
+    pub fn of(name: &str) -> [Source; 2] {
+        let (repository, revision) = name.split_once('@').unwrap_or((name, "main"));
+        [Layout::OpenClipAny, Layout::Transformers].map(|layout| Source {
+            repository: repository.to_owned().into(),
+            revision: revision.to_owned().into(),
+            layout,
+        })
+    }
 }
 
 /// The file names of a model directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Layout {
-    /// `open_clip_config.json`, `open_clip_model.safetensors`. The vocabulary of the original CLIP, which all of the table
-    /// use, is compiled in; open_clip does not download it either.
+    /// `open_clip_config.json`, `open_clip_model.safetensors`. The vocabulary of the original CLIP is compiled in; open_clip
+    /// does not download it either.
     OpenClip,
+    /// The same with a tokenizer of its own.
+    OpenClipTokenizer,
+    /// The same with or without one.
+    OpenClipAny,
     /// `config.json`, `model.safetensors`, `preprocessor_config.json`, tokenizer.
     Transformers,
 }
@@ -74,13 +98,20 @@ impl Layout {
     /// What must be there: of every need, one alternative. Small files come first, so that a model that cannot be had is
     /// noticed before the weights.
     pub(crate) fn needs(self) -> &'static [Need] {
+        const CONFIG: Need = &[&["open_clip_config.json"]];
+        const WEIGHTS: Need = &[&["open_clip_model.safetensors"], &["open_clip_pytorch_model.bin"]];
+        const SPECIALS: Need = &[&["tokenizer_config.json"], &["special_tokens_map.json"]];
+        const PERHAPS_SPECIALS: Need = &[&["tokenizer_config.json"], &["special_tokens_map.json"], &[]];
         match self {
-            Layout::OpenClip => {
-                &[&[&["open_clip_config.json"]], &[&["open_clip_model.safetensors"], &["open_clip_pytorch_model.bin"]]]
+            Layout::OpenClip => &[CONFIG, WEIGHTS],
+            Layout::OpenClipTokenizer => &[CONFIG, SPECIALS, &[&["tokenizer.json"]], WEIGHTS],
+            Layout::OpenClipAny => {
+                &[CONFIG, PERHAPS_SPECIALS, &[&["tokenizer.json"], &["vocab.json", "merges.txt"], &[]], WEIGHTS]
             }
             Layout::Transformers => &[
                 &[&["config.json"]],
                 &[&["preprocessor_config.json"]],
+                PERHAPS_SPECIALS,
                 &[&["tokenizer.json"], &["vocab.json", "merges.txt"]],
                 &[&["model.safetensors"], &["pytorch_model.bin"]],
             ],
@@ -94,216 +125,109 @@ impl Layout {
 pub enum Licence {
     /// MIT.
     Mit,
+    /// Apache License 2.0.
+    Apache2,
     /// Creative Commons Attribution-NonCommercial 4.0.
     CcByNc4,
+    /// Apple's licence for models of its research.
+    AppleAmlr,
+    /// Apple's terms for its DFN models, which its pages do not state alike.
+    AppleDfn,
 }
 
 impl Licence {
-    /// SPDX identifier.
+    /// SPDX identifier, or the hub's name for terms that SPDX does not know.
     pub fn spdx(self) -> &'static str {
         match self {
             Licence::Mit => "MIT",
+            Licence::Apache2 => "Apache-2.0",
             Licence::CcByNc4 => "CC-BY-NC-4.0",
+            Licence::AppleAmlr => "apple-amlr",
+            Licence::AppleDfn => "apple-ascl or apple-amlr",
         }
     }
 
-    /// Whether it forbids commercial use.
+    /// Whether it forbids commercial use, or may forbid it.
     pub fn restricts_use(self) -> bool {
         match self {
-            Licence::Mit => false,
-            Licence::CcByNc4 => true,
+            Licence::Mit | Licence::Apache2 => false,
+            Licence::CcByNc4 | Licence::AppleAmlr | Licence::AppleDfn => true,
         }
     }
 
     /// What it means for commercial use, in plain words.
     pub fn in_plain_words(self) -> &'static str {
         match self {
-            Licence::Mit => "free for any use, commercial use too",
+            Licence::Mit | Licence::Apache2 => "free for any use, commercial use too",
             Licence::CcByNc4 => "not for commercial use; give credit",
+            Licence::AppleAmlr => "for research only, not for commercial use, not in products",
+            Licence::AppleDfn => "Apple's own terms, perhaps not for commercial use: read them on its page first",
         }
     }
 }
 
-/// Published zero-shot scores in percent.
+/// Languages that a model reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Languages {
+    /// English, and little else.
+    English,
+    /// Many, as its makers say.
+    Many,
+}
+
+impl Languages {
+    /// In a word or two.
+    pub fn in_plain_words(self) -> &'static str {
+        match self {
+            Languages::English => "English",
+            Languages::Many => "many",
+        }
+    }
+}
+
+/// Published zero-shot scores in percent; none where none was published for this checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Scores {
     /// ImageNet-1k, top-1 accuracy.
-    pub imagenet: f32,
+    pub imagenet: Option<f32>,
     /// Flickr30k text to image: recall at 1, 5 and 10.
-    pub flickr30k: [f32; 3],
+    pub flickr30k: Option<[f32; 3]>,
     /// MS-COCO text to image: recall at 1 and 5.
-    pub coco: [f32; 2],
+    pub coco: [Option<f32>; 2],
+    /// Who published them.
+    pub origin: Origin,
 }
 
-const fn scores(imagenet: f32, flickr30k: [f32; 3], coco: [f32; 2]) -> Scores {
-    Scores { imagenet, flickr30k, coco }
+/// Who published a model's scores. Numbers of one origin were measured alike; across origins, a point means little.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Origin {
+    /// Nobody.
+    None,
+    /// open_clip: `docs/openclip_classification_results.csv` and `docs/openclip_retrieval_results.csv`.
+    OpenClip,
+    /// Apple: `results/*.jsonl` of ml-mobileclip, by the same protocol.
+    Apple,
+    /// Google: the table of big_vision's `README_siglip2.md`.
+    BigVision,
+    /// Meta: the table of perception_models' `README.md`.
+    Meta,
 }
 
-const fn open_clip(repository: &'static str) -> Source {
-    Source { repository, revision: "main", layout: Layout::OpenClip }
+impl Origin {
+    /// Where the numbers stand; empty for [`Origin::None`].
+    pub fn name(self) -> &'static str {
+        match self {
+            Origin::None => "",
+            Origin::OpenClip => "open_clip",
+            Origin::Apple => "ml-mobileclip",
+            Origin::BigVision => "big_vision",
+            Origin::Meta => "perception_models",
+        }
+    }
 }
-
-const fn transformers(repository: &'static str) -> Source {
-    Source { repository, revision: "main", layout: Layout::Transformers }
-}
-
-/// All known models, small ones first.
-pub const MODELS: &[Model] = &[
-    Model {
-        alias: "vit-b-32-openai",
-        open_clip: "ViT-B-32-quickgelu:openai",
-        summary: "CLIP ViT-B/32 by OpenAI, the original",
-        sources: &[open_clip("timm/vit_base_patch32_clip_224.openai"), transformers("openai/clip-vit-base-patch32")],
-        dim: 512,
-        image_size: 224,
-        parameters_10k: 15_128,
-        licence: Licence::Mit,
-        scores: scores(63.32, [58.78, 83.56, 90.02], [30.44, 55.94]),
-    },
-    Model {
-        alias: "vit-b-32-laion2b",
-        open_clip: "ViT-B-32:laion2b_s34b_b79k",
-        summary: "CLIP ViT-B/32 by LAION: the best first step up for photo search",
-        sources: &[
-            open_clip("laion/CLIP-ViT-B-32-laion2B-s34B-b79K"),
-            transformers("laion/CLIP-ViT-B-32-laion2B-s34B-b79K"),
-        ],
-        dim: 512,
-        image_size: 224,
-        parameters_10k: 15_128,
-        licence: Licence::Mit,
-        scores: scores(66.56, [66.78, 88.38, 93.10], [39.34, 65.43]),
-    },
-    Model {
-        alias: "vit-b-32-datacomp",
-        open_clip: "ViT-B-32:datacomp_xl_s13b_b90k",
-        summary: "CLIP ViT-B/32 trained on DataComp-1B",
-        sources: &[
-            open_clip("laion/CLIP-ViT-B-32-DataComp.XL-s13B-b90K"),
-            transformers("laion/CLIP-ViT-B-32-DataComp.XL-s13B-b90K"),
-        ],
-        dim: 512,
-        image_size: 224,
-        parameters_10k: 15_128,
-        licence: Licence::Mit,
-        scores: scores(69.17, [61.08, 84.92, 90.92], [37.14, 62.35]),
-    },
-    Model {
-        alias: "vit-b-32-256-datacomp",
-        open_clip: "ViT-B-32-256:datacomp_s34b_b86k",
-        summary: "CLIP ViT-B/32 at 256 pixels, trained longer on DataComp-1B",
-        sources: &[
-            open_clip("laion/CLIP-ViT-B-32-256x256-DataComp-s34B-b86K"),
-            transformers("laion/CLIP-ViT-B-32-256x256-DataComp-s34B-b86K"),
-        ],
-        dim: 512,
-        image_size: 256,
-        parameters_10k: 15_129,
-        licence: Licence::Mit,
-        scores: scores(72.81, [64.92, 87.22, 92.16], [39.93, 65.43]),
-    },
-    Model {
-        alias: "vit-b-32-metaclip",
-        open_clip: "ViT-B-32-quickgelu:metaclip_fullcc",
-        summary: "CLIP ViT-B/32 by Meta",
-        sources: &[open_clip("timm/vit_base_patch32_clip_224.metaclip_2pt5b")],
-        dim: 512,
-        image_size: 224,
-        parameters_10k: 15_128,
-        licence: Licence::CcByNc4,
-        scores: scores(67.66, [65.10, 87.66, 92.74], [38.06, 64.11]),
-    },
-    Model {
-        alias: "vit-b-16-openai",
-        open_clip: "ViT-B-16:openai",
-        summary: "CLIP ViT-B/16 by OpenAI: finer patches, about four times the work of B/32",
-        sources: &[open_clip("timm/vit_base_patch16_clip_224.openai"), transformers("openai/clip-vit-base-patch16")],
-        dim: 512,
-        image_size: 224,
-        parameters_10k: 14_962,
-        licence: Licence::Mit,
-        scores: scores(68.34, [62.16, 85.72, 91.92], [33.09, 58.42]),
-    },
-    Model {
-        alias: "vit-b-16-laion2b",
-        open_clip: "ViT-B-16:laion2b_s34b_b88k",
-        summary: "CLIP ViT-B/16 by LAION",
-        sources: &[
-            open_clip("laion/CLIP-ViT-B-16-laion2B-s34B-b88K"),
-            transformers("laion/CLIP-ViT-B-16-laion2B-s34B-b88K"),
-        ],
-        dim: 512,
-        image_size: 224,
-        parameters_10k: 14_962,
-        licence: Licence::Mit,
-        scores: scores(70.23, [69.84, 90.38, 94.56], [42.31, 67.70]),
-    },
-    Model {
-        alias: "vit-b-16-datacomp",
-        open_clip: "ViT-B-16:datacomp_xl_s13b_b90k",
-        summary: "CLIP ViT-B/16 trained on DataComp-1B",
-        sources: &[
-            open_clip("laion/CLIP-ViT-B-16-DataComp.XL-s13B-b90K"),
-            transformers("laion/CLIP-ViT-B-16-DataComp.XL-s13B-b90K"),
-        ],
-        dim: 512,
-        image_size: 224,
-        parameters_10k: 14_962,
-        licence: Licence::Mit,
-        scores: scores(73.49, [67.56, 88.34, 93.00], [40.16, 65.95]),
-    },
-    Model {
-        alias: "vit-b-16-metaclip",
-        open_clip: "ViT-B-16-quickgelu:metaclip_fullcc",
-        summary: "CLIP ViT-B/16 by Meta",
-        sources: &[open_clip("timm/vit_base_patch16_clip_224.metaclip_2pt5b")],
-        dim: 512,
-        image_size: 224,
-        parameters_10k: 14_962,
-        licence: Licence::CcByNc4,
-        scores: scores(72.12, [70.72, 90.82, 94.54], [41.34, 67.18]),
-    },
-    Model {
-        alias: "vit-l-14-openai",
-        open_clip: "ViT-L-14:openai",
-        summary: "CLIP ViT-L/14 by OpenAI",
-        sources: &[open_clip("timm/vit_large_patch14_clip_224.openai"), transformers("openai/clip-vit-large-patch14")],
-        dim: 768,
-        image_size: 224,
-        parameters_10k: 42_762,
-        licence: Licence::Mit,
-        scores: scores(75.54, [64.96, 87.24, 92.04], [36.51, 61.06]),
-    },
-    Model {
-        alias: "vit-l-14-laion2b",
-        open_clip: "ViT-L-14:laion2b_s32b_b82k",
-        summary: "CLIP ViT-L/14 by LAION: the best of this table for finding photos by text, and slow without a GPU",
-        sources: &[
-            open_clip("laion/CLIP-ViT-L-14-laion2B-s32B-b82K"),
-            transformers("laion/CLIP-ViT-L-14-laion2B-s32B-b82K"),
-        ],
-        dim: 768,
-        image_size: 224,
-        parameters_10k: 42_762,
-        licence: Licence::Mit,
-        scores: scores(75.25, [75.52, 92.86, 95.94], [46.51, 71.08]),
-    },
-    Model {
-        alias: "vit-l-14-datacomp",
-        open_clip: "ViT-L-14:datacomp_xl_s13b_b90k",
-        summary: "CLIP ViT-L/14 trained on DataComp-1B: the best of this table for naming what a photo shows",
-        sources: &[
-            open_clip("laion/CLIP-ViT-L-14-DataComp.XL-s13B-b90K"),
-            transformers("laion/CLIP-ViT-L-14-DataComp.XL-s13B-b90K"),
-        ],
-        dim: 768,
-        image_size: 224,
-        parameters_10k: 42_762,
-        licence: Licence::Mit,
-        scores: scores(79.21, [73.38, 91.74, 95.54], [45.73, 70.03]),
-    },
-];
 
 /// The model called `name`: an alias, open_clip's `model:tag`, or a repository; upper and lower case are the same.
 ///
@@ -347,9 +271,25 @@ mod tests {
     #[test]
     fn recall_grows_with_k() {
         for Model { alias, scores, .. } in MODELS {
-            assert!(scores.flickr30k.is_sorted() && scores.coco.is_sorted(), "{alias}");
-            assert!(scores.flickr30k[2] < 100.0 && scores.imagenet < 100.0, "{alias}");
+            let rising = |numbers: &[f32]| numbers.is_sorted() && numbers.iter().all(|n| (20.0..100.0).contains(n));
+            assert!(scores.flickr30k.is_none_or(|recall| rising(&recall)), "{alias}");
+            let coco: Vec<f32> = scores.coco.iter().flatten().copied().collect();
+            assert!(rising(&coco) && scores.imagenet.is_none_or(|x| rising(&[x])), "{alias}");
+            assert_eq!(scores.imagenet.is_none(), scores.origin == Origin::None, "{alias}");
         }
+    }
+
+    #[test]
+    fn there_are_sixty_and_more_with_size_licence_and_repository() {
+        assert!(MODELS.len() >= 60, "{}", MODELS.len());
+        for model in MODELS {
+            assert!((10_000_000..6_000_000_000).contains(&model.parameters()), "{}", model.alias);
+            assert!((64..=1536).contains(&model.dim) && (224..=512).contains(&model.image_size), "{}", model.alias);
+            assert!(model.sources.iter().all(|source| source.repository.split('/').count() == 2), "{}", model.alias);
+            let plain = model.licence.in_plain_words();
+            assert_eq!(model.licence.restricts_use(), plain.contains("not for commercial use"), "{}", model.alias);
+        }
+        assert!(MODELS.iter().filter(|model| model.languages == Languages::Many).count() >= 10);
     }
 
     #[test]

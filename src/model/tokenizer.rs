@@ -6,6 +6,8 @@
 mod clean;
 mod clip;
 mod entities;
+#[cfg(test)]
+mod kinds;
 mod pairs;
 
 use std::path::{Path, PathBuf};

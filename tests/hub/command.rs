@@ -79,3 +79,89 @@ fn a_library_made_with_a_model_says_so_in_the_list() {
     assert!(text(&table.stdout).lines().any(|line| line.starts_with("* builtin")), "{table:?}");
     assert!(text(&table.stdout).contains(MODEL) && text(&table.stdout).contains("CC-BY-NC-4.0"));
 }
+
+/// A home with the model of the fixtures under `name`.
+fn with_own_model(hub: &Hub, name: &str) -> tempfile::TempDir {
+    let home = tempfile::tempdir().unwrap();
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/model/open_clip_gelu");
+    let added = tintype(home.path(), hub, &["models", "add", model, "--name", name]);
+    assert!(added.status.success() && text(&added.stdout) == format!("{name}\n"), "{added:?}");
+    home
+}
+
+#[test]
+fn a_directory_can_be_given_a_name_used_by_it_measured_and_forgotten() {
+    let hub = Hub::honest();
+    let home = with_own_model(&hub, "mine");
+    let line = listed(home.path(), &hub, "mine");
+    assert_eq!((&line["here"], &line["licence"]), (&true.into(), &serde_json::Value::Null));
+    assert!(line["path"].as_str().unwrap().ends_with("open_clip_gelu"));
+
+    let used = tintype(home.path(), &hub, &["models", "use", "MINE"]);
+    assert!(used.status.success(), "{used:?}");
+    let status = tintype(home.path(), &hub, &["status", "--json"]);
+    assert!(text(&status.stdout).contains("\"MINE\"") || text(&status.stdout).contains("\"mine\""), "{status:?}");
+
+    assert_eq!(line["speed"], serde_json::Value::Null);
+    let measured = tintype(home.path(), &hub, &["models", "bench", "mine", "--seconds", "0.01", "--json"]);
+    let speed: serde_json::Value = serde_json::from_slice(&measured.stdout).unwrap();
+    assert!(speed["pictures"].as_f64().unwrap() > 0.0 && speed["texts"].as_f64().unwrap() > 0.0, "{speed}");
+    assert_eq!(listed(home.path(), &hub, "mine")["speed"], speed, "the list shows what was measured");
+
+    let removed = tintype(home.path(), &hub, &["models", "remove", "mine"]);
+    assert!(removed.status.success(), "{removed:?}");
+    let again = tintype(home.path(), &hub, &["models", "remove", "mine"]);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(hub.requests().is_empty(), "nothing of this needs a hub");
+}
+
+#[test]
+fn names_of_known_models_are_not_given_away_and_what_cannot_be_loaded_is_not_added() {
+    let hub = Hub::honest();
+    let home = with_own_model(&hub, "mine");
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/model/open_clip_gelu");
+    for (place, name, words) in [
+        (model, MODEL, "known model already"),
+        (model, "builtin", "known model already"),
+        (model, "a name", "no name for a model"),
+        ("owner/other", "mine", "another model already"),
+        ("nowhere", "other", "neither a directory nor a repository"),
+        (env!("CARGO_MANIFEST_DIR"), "other", "no model directory"),
+    ] {
+        let output = tintype(home.path(), &hub, &["models", "add", place, "--name", name]);
+        assert_eq!(output.status.code(), Some(1), "{place} as {name}");
+        assert!(text(&output.stderr).contains(words), "{place} as {name}: {output:?}");
+    }
+}
+
+#[test]
+fn any_repository_can_be_added_and_its_licence_is_warned_of_before_the_download() {
+    let (home, hub) =
+        (tempfile::tempdir().unwrap(), Hub::without(&["special_tokens_map.json", "tokenizer_config.json"]));
+    let added = tintype(home.path(), &hub, &["models", "add", "owner/Some_Model@v2"]);
+    assert!(added.status.success() && hub.requests().is_empty(), "{added:?}");
+    assert_eq!(text(&added.stdout), "some-model\n");
+    let line = listed(home.path(), &hub, "some-model");
+    assert_eq!((&line["here"], &line["repository"]), (&false.into(), &"owner/Some_Model@v2".into()));
+
+    let fetched = tintype(home.path(), &hub, &["--quiet", "models", "fetch", "some-model"]);
+    assert!(fetched.status.success(), "{fetched:?}");
+    assert!(text(&fetched.stderr).contains("licence is not known"), "{fetched:?}");
+    let directory = Path::new(text(&fetched.stdout).trim_end());
+    assert!(["open_clip_config.json", "tokenizer.json", WEIGHTS].iter().all(|file| directory.join(file).is_file()));
+    assert!(hub.requests().iter().all(|request| request.path.contains("owner/Some_Model")));
+    assert!(hub.requests()[0].path.contains("/v2/"), "{}", hub.requests()[0].path);
+    assert_eq!(listed(home.path(), &hub, "some-model")["here"], true);
+}
+
+#[test]
+fn a_repository_without_open_clips_files_is_read_as_hugging_faces() {
+    let (home, hub) = (
+        tempfile::tempdir().unwrap(),
+        Hub::without(&["open_clip_config.json", "tokenizer_config.json", "special_tokens_map.json"]),
+    );
+    assert!(tintype(home.path(), &hub, &["models", "add", "owner/name", "--name", "other"]).status.success());
+    let fetched = tintype(home.path(), &hub, &["models", "fetch", "other"]);
+    assert!(fetched.status.success(), "{fetched:?}");
+    assert!(Path::new(text(&fetched.stdout).trim_end()).join("model.safetensors").is_file());
+}

@@ -12,6 +12,8 @@ use sha2::{Digest, Sha256};
 /// The model that the hub serves, by alias and by repository.
 pub(super) const MODEL: &str = "vit-b-32-laion2b";
 pub(super) const REPOSITORY: &str = "laion/CLIP-ViT-B-32-laion2B-s34B-b79K";
+/// The owner of further repositories, all with the same files.
+pub(super) const ANYTHING: &str = "owner";
 pub(super) const WEIGHTS: &str = "open_clip_model.safetensors";
 pub(super) const COMMIT: &str = "1a25a446712ba5ee05982a381eed697ef9b435cf";
 
@@ -213,7 +215,12 @@ fn serve(mut stream: TcpStream, files: &BTreeMap<&str, Vec<u8>>, requests: &Mute
 }
 
 fn honest(request: &Request, stream: &mut TcpStream) {
-    let here = [format!("/{REPOSITORY}/resolve/main/"), format!("/{REPOSITORY}/resolve/{COMMIT}/")];
+    // The repositories of one owner have any revision.
+    let here = [
+        format!("/{REPOSITORY}/resolve/main/"),
+        format!("/{REPOSITORY}/resolve/{COMMIT}/"),
+        format!("/{ANYTHING}/"),
+    ];
     if request.file.is_empty() || !here.iter().any(|prefix| request.path.contains(prefix)) {
         respond(stream, "404 Not Found", &["x-error-code: EntryNotFound"], b"");
     } else if request.method == "GET" {

@@ -77,6 +77,22 @@ impl Arithmetic {
             Arithmetic::Int8 => Precision::Int8,
         }
     }
+
+    /// As it is written on the command line.
+    pub(crate) fn name(self) -> String {
+        self.to_possible_value().map_or_else(|| "auto".to_owned(), |value| value.get_name().to_owned())
+    }
+}
+
+impl Common {
+    /// The device as it is written on the command line.
+    pub(crate) fn device_name(&self) -> String {
+        match self.device {
+            Device::Cuda(number) => format!("cuda:{number}"),
+            Device::Metal(number) => format!("metal:{number}"),
+            _ => "cpu".to_owned(),
+        }
+    }
 }
 
 fn device(text: &str) -> Result<Device, String> {

@@ -4,9 +4,10 @@ use std::cell::Cell;
 use std::path::PathBuf;
 
 use indicatif::HumanDuration;
-use tintype::model::hub::{Fetch, HubOptions, Stage, locate};
-use tintype::model::registry::Model;
+use tintype::model::hub::{Fetch, HubOptions, Stage, locate, locate_any};
+use tintype::model::registry::{Model, Source};
 
+use crate::added::Place;
 use crate::output::Talk;
 use crate::progress::{Meter, Unit};
 
@@ -36,9 +37,30 @@ pub(crate) fn fetch(model: &Model, hub: &HubOptions, talk: &Talk) -> tintype::Re
     if !hub.offline {
         talk.say(format_args!("downloading about {} into {}", size(model.download_size()), hub.cache.display()));
     }
-    let meter = Meter::new(talk, format!("fetching {}", model.alias), Unit::Bytes);
+    bring(model.alias, model.sources, hub, talk)
+}
+
+/// The directory of a model that the user has added, downloaded where it is not on this machine.
+pub(crate) fn fetch_added(name: &str, place: &Place, hub: &HubOptions, talk: &Talk) -> tintype::Result<PathBuf> {
+    let repository = match place {
+        Place::Repository(repository) => repository,
+        Place::Directory(directory) => return Ok(directory.clone()),
+    };
+    let sources = Source::of(repository);
+    if let Some(directory) = locate_any(&sources, hub) {
+        return Ok(directory);
+    }
+    // Nothing is known of its licence, which may forbid what the user is about to do.
+    let page = format!("{}/{}", hub.endpoint, sources[0].repository);
+    let warning = format!("{name}: its licence is not known here; read it at {page} before you use it");
+    talk.line(talk.palette.yellow(warning));
+    bring(name, &sources, hub, talk)
+}
+
+fn bring(name: &str, sources: &[Source], hub: &HubOptions, talk: &Talk) -> tintype::Result<PathBuf> {
+    let meter = Meter::new(talk, format!("fetching {name}"), Unit::Bytes);
     let waiting = Cell::new(false);
-    let fetched = Fetch::new(model, hub).on_progress(|progress| match &progress.stage {
+    let fetched = Fetch::of(sources, hub).on_progress(|progress| match &progress.stage {
         Stage::Retrying { reason, pause } => {
             let file = progress.file;
             talk.say(format_args!("{file}: {reason}; trying again in {}", HumanDuration(*pause)));

@@ -11,8 +11,9 @@ use anyhow::Context;
 use tintype::model::{EncoderOptions, Precision, registry};
 use tintype::{Encode, Encoder, Engine, Error};
 
+use crate::added;
 use crate::args::{Arithmetic, Common};
-use crate::fetch::{fetch, hub};
+use crate::fetch::{fetch, fetch_added, hub};
 use crate::output::Talk;
 
 const MODELS: &str = "models.json";
@@ -111,13 +112,18 @@ pub(crate) fn is_here(model: &registry::Model) -> anyhow::Result<bool> {
     Ok(tintype::model::hub::locate(model, &hub()?).is_some())
 }
 
-/// Loads a model: `builtin`, a directory, or a known name, which is downloaded first where it is not on this machine.
+/// Loads a model: `builtin`, a directory, or a name, known or added, which is downloaded first where it is not on this
+/// machine.
 pub(crate) fn load(choice: &str, options: &EncoderOptions, talk: &Talk) -> anyhow::Result<Encoder> {
     if choice == BUILTIN {
         return Ok(Encoder::builtin_with(options)?);
     }
     if Path::new(choice).is_dir() {
         return Ok(Encoder::load_with(choice, options)?);
+    }
+    if let Some(place) = added::find(choice)? {
+        let directory = fetch_added(choice, &place, &hub()?, talk)?;
+        return Ok(Encoder::load_with(directory, options)?.under_name(choice));
     }
     let (model, hub) = (registry::find(choice)?, hub()?);
     fetch(model, &hub, talk)?;

@@ -3,6 +3,7 @@
 //! stdout is the answer, stderr is the talk. It sees the library as any other program does, through its public API.
 //! Exit status: 0 done, 1 failed or done only in part, 2 a mistake in the command line or the query, 130 interrupted.
 
+mod added;
 mod answer;
 mod args;
 mod collections;
@@ -12,6 +13,7 @@ mod interrupt;
 mod library;
 mod output;
 mod progress;
+mod speed;
 mod update;
 
 use std::process::ExitCode;

@@ -102,15 +102,14 @@ fn full_model() -> String {
     let small = format!(
         "described by the small built-in model: of 100 captions, it has the photo of {BUILTIN_RECALL} among its first 10 of 1000"
     );
-    match find("vit-b-32-laion2b") {
-        Ok(model) => format!(
-            "{small}; a full CLIP of {:.0} on a like test (`tintype models use {}`: {:.0} MB, licence {})",
-            model.scores.flickr30k[2],
+    match find("vit-b-32-laion2b").map(|model| (model, model.scores.flickr30k)) {
+        Ok((model, Some([.., tenth]))) => format!(
+            "{small}; a full CLIP of {tenth:.0} on a like test (`tintype models use {}`: {:.0} MB, licence {})",
             model.alias,
             model.download_size() as f64 / 1e6,
             model.licence.spdx(),
         ),
-        Err(_) => small,
+        _ => small,
     }
 }
 

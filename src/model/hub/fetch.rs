@@ -49,7 +49,7 @@ pub enum Stage {
 /// A request for a model's files; ends in [`run`](Fetch::run).
 #[must_use = "nothing is fetched before `run`"]
 pub struct Fetch<'a> {
-    model: &'a Model,
+    sources: &'a [Source],
     options: &'a HubOptions,
     progress: Box<dyn FnMut(&Progress) + 'a>,
     stop: Box<dyn Fn() -> bool + 'a>,
@@ -58,7 +58,12 @@ pub struct Fetch<'a> {
 impl<'a> Fetch<'a> {
     /// Asks for `model`.
     pub fn new(model: &'a Model, options: &'a HubOptions) -> Self {
-        Self { model, options, progress: Box::new(|_| {}), stop: Box::new(|| false) }
+        Self::of(model.sources, options)
+    }
+
+    /// Asks for the model at any of `sources`, in order of preference; there is at least one.
+    pub fn of(sources: &'a [Source], options: &'a HubOptions) -> Self {
+        Self { sources, options, progress: Box::new(|_| {}), stop: Box::new(|| false) }
     }
 
     /// Calls `report` as the download goes on, some thousand times for a large file, on the calling thread.
@@ -81,19 +86,19 @@ impl<'a> Fetch<'a> {
     /// refuses, or sends something else than its own checksum promises; [`Error::ModelCache`] if the cache folder cannot
     /// be written; [`Error::Cancelled`].
     pub fn run(mut self) -> Result<PathBuf> {
-        if let Some(directory) = locate(self.model, self.options) {
+        if let Some(directory) = locate_any(self.sources, self.options) {
             return Ok(directory);
         }
-        let preferred = &self.model.sources[0];
+        let preferred = &self.sources[0];
         if self.options.offline {
-            let here = Repository::new(&self.options.cache, preferred.repository);
-            let missing = here.find(preferred.revision, preferred.layout.needs()).err().unwrap_or_default().to_owned();
-            let (model, cache) = (preferred.repository.to_owned(), self.options.cache.clone());
+            let here = Repository::new(&self.options.cache, &preferred.repository);
+            let missing = here.find(&preferred.revision, preferred.layout.needs()).err().unwrap_or_default().to_owned();
+            let (model, cache) = (preferred.repository.clone().into_owned(), self.options.cache.clone());
             return Err(Error::Offline { model, cache, missing });
         }
         let mut watch = Watch::new(&mut *self.progress, &*self.stop);
         let mut lacking = None;
-        for source in self.model.sources {
+        for source in self.sources {
             match plan(source, self.options, &mut watch)? {
                 Ok(files) => return bring(source, &files, self.options, &mut watch),
                 Err(missing) => lacking = lacking.or(Some(missing)),
@@ -107,20 +112,25 @@ impl<'a> Fetch<'a> {
 
 /// The directory with a model's files, if all of them are on this machine. Asks nobody, writes nothing.
 pub fn locate(model: &Model, options: &HubOptions) -> Option<PathBuf> {
-    model.sources.iter().find_map(|source| {
-        Repository::new(&options.cache, source.repository).find(source.revision, source.layout.needs()).ok()
+    locate_any(model.sources, options)
+}
+
+/// The directory with the files of the first of `sources` that is on this machine, as [`locate`].
+pub fn locate_any(sources: &[Source], options: &HubOptions) -> Option<PathBuf> {
+    sources.iter().find_map(|source| {
+        Repository::new(&options.cache, &source.repository).find(&source.revision, source.layout.needs()).ok()
     })
 }
 
 /// The files that make the model, all of one commit; or the first that the repository lacks.
 fn plan(source: &Source, options: &HubOptions, watch: &mut Watch<'_>) -> Result<Result<Vec<Remote>, &'static str>> {
-    let downloads = Downloads::new(options, source.repository)?;
+    let downloads = Downloads::new(options, &source.repository)?;
     let mut files: Vec<Remote> = Vec::new();
     'needs: for need in source.layout.needs() {
         'sets: for set in *need {
             let known = files.len();
             for file in *set {
-                let revision = files.first().map_or(source.revision, |first| &first.commit).to_owned();
+                let revision = files.first().map_or(&*source.revision, |first| &first.commit).to_owned();
                 match downloads.ask(&revision, file, watch)? {
                     Some(remote) => files.push(remote),
                     None => {
@@ -138,8 +148,8 @@ fn plan(source: &Source, options: &HubOptions, watch: &mut Watch<'_>) -> Result<
 
 /// Downloads what is missing and makes the snapshot of it.
 fn bring(source: &Source, files: &[Remote], options: &HubOptions, watch: &mut Watch<'_>) -> Result<PathBuf> {
-    let repository = Repository::new(&options.cache, source.repository);
-    let downloads = Downloads::new(options, source.repository)?;
+    let repository = Repository::new(&options.cache, &source.repository);
+    let downloads = Downloads::new(options, &source.repository)?;
     let commit = files.first().map_or("", |first| &first.commit);
     repository.prepare(commit)?;
     watch.expect(files);
@@ -151,7 +161,7 @@ fn bring(source: &Source, files: &[Remote], options: &HubOptions, watch: &mut Wa
         let file = repository.snapshot(commit).join(remote.file);
         watch.finish(remote.file, std::fs::metadata(&file).map_err(Error::io(&file))?.len());
     }
-    repository.set_commit(source.revision, commit)?;
+    repository.set_commit(&source.revision, commit)?;
     Ok(repository.snapshot(commit))
 }
 

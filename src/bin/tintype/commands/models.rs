@@ -1,24 +1,27 @@
-//! `tintype models`: which there are, fetching one, choosing one.
+//! `tintype models`: which there are, fetching one, choosing one, measuring one, adding one of your own.
+
+mod list;
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::Context;
-use clap::{Args, Subcommand, ValueEnum, ValueHint};
-use serde::Serialize;
-use tintype::model::Device;
-use tintype::model::hub::locate;
-use tintype::model::registry::{MODELS, Model, find};
-use tintype::{Encode, Encoder, Engine, Error};
+use clap::{Args, Subcommand, ValueHint};
+use tintype::model::hub::{locate, locate_any};
+use tintype::model::registry::find;
+use tintype::{Encode, Engine, Error};
 
+use crate::added::{self, Place};
 use crate::args::{Arithmetic, Common};
-use crate::fetch::{fetch, hub, size};
+use crate::fetch::{fetch, fetch_added, hub};
 use crate::interrupt::Interrupt;
 use crate::library::{self, BUILTIN};
-use crate::output::{Outcome, Talk, printable};
+use crate::output::{Outcome, Talk};
 use crate::progress::{Meter, Unit};
+use crate::speed;
 use crate::update::tell_skipped;
 
 /// `tintype models`.
@@ -56,185 +59,124 @@ enum ModelsCommand {
         #[arg(value_name = "NAME")]
         name: String,
     },
+    /// Give a name to a model of your own: a directory, or any repository of the hub with a CLIP-like model
+    Add {
+        /// A model's directory, or OWNER/NAME on the hub, or OWNER/NAME@REVISION
+        #[arg(value_name = "DIR|REPO", value_hint = ValueHint::DirPath)]
+        place: String,
+        /// What to call it [default: after the directory or repository]
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+    },
+    /// Forget the name of a model of your own; its files stay where they are
+    Remove {
+        /// A name that `tintype models add` gave
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
+    /// Measure how fast a model is on this machine, for the list
+    Bench {
+        /// `builtin`, a name that `tintype models` lists, or a model's directory [default: the model in use]
+        #[arg(value_name = "NAME|DIR", value_hint = ValueHint::DirPath)]
+        choice: Option<String>,
+        /// Seconds for pictures, and as many for texts
+        #[arg(long, value_name = "SECONDS", default_value_t = 3.0)]
+        seconds: f64,
+        /// Print one JSON object
+        // Not named `json`: the list has an option of that name.
+        #[arg(long = "json")]
+        as_json: bool,
+    },
 }
 
 /// Runs `tintype models`.
 pub(crate) fn run(args: &ModelsArgs, common: &Common, talk: &Talk) -> anyhow::Result<Outcome> {
     match &args.command {
-        None => list(args.json, common, talk),
+        None => list::list(args.json, common, talk),
         Some(ModelsCommand::Fetch { name }) => {
-            let directory = fetch(find(name)?, &hub()?, talk)?;
+            let directory = match added::find(name)? {
+                Some(place) => fetch_added(name, &place, &hub()?, talk)?,
+                None => fetch(find(name)?, &hub()?, talk)?,
+            };
             writeln!(io::stdout(), "{}", directory.display())?;
             Ok(Outcome::Done)
         }
         Some(ModelsCommand::Use { choice, background }) => switch(choice, *background, common, talk),
         Some(ModelsCommand::Path { name }) => {
-            let model = find(name)?;
-            let Some(directory) = locate(model, &hub()?) else {
-                anyhow::bail!("{} is not on this machine; `tintype models fetch {0}` downloads it", model.alias);
+            let Some(directory) = here(name)? else {
+                anyhow::bail!("{name} is not on this machine; `tintype models fetch {name}` downloads it");
             };
             writeln!(io::stdout(), "{}", directory.display())?;
             Ok(Outcome::Done)
         }
+        Some(ModelsCommand::Add { place, name }) => add(place, name.as_deref(), talk),
+        Some(ModelsCommand::Remove { name }) => {
+            if !added::remove(name)? {
+                anyhow::bail!("{name} is no model of your own; `tintype models` lists them");
+            }
+            talk.say(format_args!("{name} is forgotten; its files stay where they are"));
+            Ok(Outcome::Done)
+        }
+        Some(ModelsCommand::Bench { choice, seconds, as_json }) => {
+            bench(choice.as_deref(), *seconds, *as_json, common, talk)
+        }
     }
 }
 
-/// A line of `tintype models --json`.
-#[derive(Serialize)]
-struct Line {
-    /// What `--model` and `tintype models use` take.
-    name: String,
-    summary: &'static str,
-    /// Whether the library answers with it.
-    in_use: bool,
-    /// Whether it can be used without a download.
-    here: bool,
-    /// Its directory on this machine.
-    path: Option<PathBuf>,
-    /// Where it is published.
-    repository: Option<&'static str>,
-    /// Bytes to download, within a few percent.
-    download_bytes: Option<u64>,
-    dimensions: Option<usize>,
-    image_size: Option<usize>,
-    parameters: Option<u64>,
-    /// SPDX identifier.
-    licence: Option<&'static str>,
-    /// What the licence means in plain words.
-    terms: &'static str,
-    /// Whether the licence allows commercial use.
-    commercial_use: Option<bool>,
-    /// Published scores in percent.
-    scores: Option<ScoresLine>,
-}
-
-#[derive(Serialize)]
-struct ScoresLine {
-    imagenet_top1: f32,
-    flickr30k_text_to_image_recall_1_5_10: [f32; 3],
-    coco_text_to_image_recall_1_5: [f32; 2],
-}
-
-/// The built-in model first, then the known ones, then a directory that the library uses.
-fn lines(used: Option<&str>) -> anyhow::Result<Vec<Line>> {
+/// The directory of a model that is on this machine.
+fn here(name: &str) -> anyhow::Result<Option<PathBuf>> {
     let hub = hub()?;
-    let builtin = Line {
-        name: BUILTIN.to_owned(),
-        summary: "the small model inside this program: a starter, English only, everyday scenes",
-        in_use: used == Some(BUILTIN),
-        here: true,
-        path: None,
-        repository: None,
-        download_bytes: None,
-        dimensions: Some(Encoder::builtin()?.space().dim),
-        image_size: None,
-        parameters: None,
-        licence: None,
-        terms: "a starter and test model, learnt from photo sets whose terms limit the photos to research or to their owners",
-        commercial_use: None,
-        scores: None,
-    };
-    let known = |model: &'static Model| {
-        let path = locate(model, &hub);
-        Line {
-            name: model.alias.to_owned(),
-            summary: model.summary,
-            in_use: used.is_some_and(|used| find(used).is_ok_and(|used| used.alias == model.alias)),
-            here: path.is_some(),
-            path,
-            repository: Some(model.sources[0].repository),
-            download_bytes: Some(model.download_size()),
-            dimensions: Some(model.dim),
-            image_size: Some(model.image_size),
-            parameters: Some(model.parameters()),
-            licence: Some(model.licence.spdx()),
-            terms: model.licence.in_plain_words(),
-            commercial_use: Some(!model.licence.restricts_use()),
-            scores: Some(ScoresLine {
-                imagenet_top1: model.scores.imagenet,
-                flickr30k_text_to_image_recall_1_5_10: model.scores.flickr30k,
-                coco_text_to_image_recall_1_5: model.scores.coco,
-            }),
-        }
-    };
-    let mut lines = vec![builtin];
-    lines.extend(MODELS.iter().map(known));
-    if let Some(directory) = used.filter(|_| lines.iter().all(|line| !line.in_use)) {
-        lines.push(Line {
-            name: directory.to_owned(),
-            summary: "a directory of your own",
-            in_use: true,
-            here: Path::new(directory).is_dir(),
-            path: Some(directory.into()),
-            repository: None,
-            download_bytes: None,
-            dimensions: None,
-            image_size: None,
-            parameters: None,
-            licence: None,
-            terms: "its own",
-            commercial_use: None,
-            scores: None,
-        });
-    }
-    Ok(lines)
+    Ok(match added::find(name)? {
+        Some(Place::Directory(directory)) => Some(directory).filter(|directory| directory.exists()),
+        Some(place) => place.sources().and_then(|sources| locate_any(&sources, &hub)),
+        None => locate(find(name)?, &hub),
+    })
 }
 
-fn list(json: bool, common: &Common, talk: &Talk) -> anyhow::Result<Outcome> {
-    let lines = lines(library::chosen(common)?.as_deref())?;
-    let mut out = io::stdout().lock();
-    if json {
-        for line in &lines {
-            writeln!(out, "{}", serde_json::to_string(line)?)?;
+/// Notes a model of the user's own. A directory is loaded once, so that what cannot be used is said now.
+fn add(place: &str, name: Option<&str>, talk: &Talk) -> anyhow::Result<Outcome> {
+    let place = Place::of(place)?;
+    let name = name.map_or_else(|| place.default_name(), str::to_owned);
+    let known = match &place {
+        Place::Repository(repository) => find(repository).ok(),
+        Place::Directory(directory) => {
+            tintype::Encoder::load(directory)?;
+            None
         }
-        return Ok(Outcome::Done);
+    };
+    if let Some(model) = known {
+        talk.say(format_args!("{place_name} is known as {}", model.alias, place_name = model.sources[0].repository));
     }
-    let paint = talk.answer;
-    let width = lines.iter().map(|line| line.name.chars().count()).max().unwrap_or(0);
-    let head = format!(
-        "  {:width$}  {:>8}  {:11}  {:>9}  {:>8}  licence",
-        "name", "download", "Flickr30k", "COCO", "ImageNet"
-    );
-    writeln!(out, "{}", paint.dim(head))?;
-    for line in &lines {
-        let mark = if line.in_use { "*" } else { " " };
-        let place = match (line.here, line.download_bytes) {
-            (true, _) => "here".to_owned(),
-            (false, Some(bytes)) => size(bytes),
-            (false, None) => "missing".to_owned(),
-        };
-        let scores = line.scores.as_ref().map_or_else(
-            || format!("{:11}  {:>9}  {:>8}", "", "", ""),
-            |scores| {
-                let ([first, .., tenth], [one, five]) =
-                    (scores.flickr30k_text_to_image_recall_1_5_10, scores.coco_text_to_image_recall_1_5);
-                format!("{first:.1} {tenth:>6.1}  {one:.1} {five:.1}  {:>8.1}", scores.imagenet_top1)
-            },
-        );
-        let licence = match (line.licence, line.commercial_use) {
-            (Some(licence), Some(false)) => paint.yellow(format!("{licence} (no commercial use)")),
-            (Some(licence), _) => licence.to_owned(),
-            (None, _) => "see below".to_owned(),
-        };
-        let name = format!("{:width$}", printable(&line.name));
-        let name = if line.here { paint.bold(name) } else { name };
-        writeln!(out, "{mark} {name}  {place:>8}  {scores}  {licence}")?;
-        writeln!(out, "    {}", paint.dim(line.summary))?;
-    }
-    let library = library::directory(common)?;
-    let library = library.display();
-    match lines.iter().any(|line| line.in_use) {
-        true => talk.say(format_args!("* answers in {library}")),
-        false => talk.say(format_args!("There is no library in {library} yet; a new one answers with {BUILTIN}.")),
-    }
-    talk.say(LEGEND);
-    talk.say(format_args!("{BUILTIN}: {}", lines[0].terms));
+    added::add(&name, place)?;
+    talk.say(format_args!("`tintype models use {name}` lets the library answer with it"));
+    writeln!(io::stdout(), "{name}")?;
     Ok(Outcome::Done)
 }
 
-const LEGEND: &str = "\
-Scores as published by open_clip, in percent, higher is better. Flickr30k: captions whose photo is the first of 1000, and among
-the first 10. COCO: the first of 5000, and among the first 5. ImageNet: photos named rightly out of 1000 names.";
+/// Measures a model and notes it.
+fn bench(choice: Option<&str>, seconds: f64, json: bool, common: &Common, talk: &Talk) -> anyhow::Result<Outcome> {
+    let choice = match choice {
+        Some(choice) => choice.to_owned(),
+        None => library::chosen(common)?.unwrap_or_else(|| BUILTIN.to_owned()),
+    };
+    let time = Duration::try_from_secs_f64(seconds).context("--seconds takes a number of seconds")?;
+    let encoder = library::load(&choice, &library::options(common), talk)?;
+    talk.say(format_args!("measuring {choice} for {:.0} seconds", 2.0 * seconds));
+    let speed = speed::measure(&encoder, common, time)?;
+    let name = find(&choice).map_or(choice, |model| model.alias.to_owned());
+    speed::note(&name, speed.clone())?;
+    if json {
+        writeln!(io::stdout(), "{}", serde_json::to_string(&speed)?)?;
+    } else {
+        let speed::Speed { pictures, texts, threads, precision, device } = speed;
+        let threads = if threads == 1 { "1 thread".to_owned() } else { format!("{threads} threads") };
+        writeln!(
+            io::stdout(),
+            "{name}: {pictures:.1} pictures and {texts:.1} texts per second on {device}, {threads}, precision {precision}"
+        )?;
+    }
+    Ok(Outcome::Done)
+}
 
 /// Switches the library to another model, or makes an empty one with it.
 fn switch(choice: &str, background: bool, common: &Common, talk: &Talk) -> anyhow::Result<Outcome> {
@@ -293,14 +235,7 @@ fn switch_apart(choice: &str, directory: &Path, common: &Common) -> anyhow::Resu
     let file = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("--library").arg(directory).args(["models", "use", choice]);
-    let precision = common.precision.to_possible_value();
-    command.args(["--precision", precision.as_ref().map_or("auto", |value| value.get_name())]);
-    let device = match common.device {
-        Device::Cuda(number) => format!("cuda:{number}"),
-        Device::Metal(number) => format!("metal:{number}"),
-        _ => "cpu".to_owned(),
-    };
-    command.args(["--device", &device]);
+    command.args(["--precision", &common.precision.name(), "--device", &common.device_name()]);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
     #[cfg(unix)]
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
