@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use safetensors::SafeTensors;
 use tintype::image::{DecodeOptions, Photo};
+use tintype::model::cpu::Isa;
 use tintype::model::{EncoderOptions, Precision};
-use tintype::{Encode, Encoder, PixelBatch};
+use tintype::{Encode, Encoder, Error, PixelBatch};
 
 /// The smallest cosine to the reference, and the smallest after the mean of all references is taken from both sides: random
 /// models map everything to nearly one place, and only the second number sees whether inputs are told apart.
@@ -203,6 +204,56 @@ fn the_other_formats_give_the_vectors_of_their_originals() {
         write_table("formats", &table);
     }
     assert_near(&results);
+}
+
+/// Where a model's towers run on kernels, their vectors are those of candle's tensors in every arithmetic that this machine
+/// has. These models are tiny and random, so that rounding shows more than in real ones.
+fn compare_kernels(dir: &Path, inputs: &Inputs) -> Vec<String> {
+    let load = |options: EncoderOptions| Encoder::load_with(dir, &options);
+    let model = dir.file_name().unwrap().to_string_lossy().into_owned();
+    let tensors = load(EncoderOptions::default().reference()).unwrap();
+    let preprocess = tensors.preprocess();
+    let mut batch = PixelBatch::new(preprocess.size.0, preprocess.size.1);
+    for bytes in &inputs.pictures {
+        let photo = Photo::decode(bytes, &DecodeOptions::default()).unwrap();
+        batch.push(&preprocess.apply(&photo).unwrap());
+    }
+    let texts: Vec<&str> = inputs.texts.iter().map(String::as_str).collect();
+    let expected = [tensors.encode_images(&batch).unwrap(), tensors.encode_texts(&texts).unwrap()];
+    let mut wrong = Vec::new();
+    let kinds = [(Precision::F32, 0.99999), (Precision::Bf16, 0.9995), (Precision::Int8, 0.995)];
+    for (isa, (precision, least)) in Isa::available().into_iter().flat_map(|isa| kinds.map(|kind| (isa, kind))) {
+        // A tower that stays on tensors is evaluated in f32, and int8 is refused for such a model.
+        let encoder = match load(EncoderOptions::default().precision(precision).isa(isa)) {
+            Ok(encoder) => encoder,
+            Err(Error::UnsupportedModel { key, .. }) if key == "precision" => continue,
+            Err(error) => panic!("{model}: {error}"),
+        };
+        let found = [encoder.encode_images(&batch).unwrap(), encoder.encode_texts(&texts).unwrap()];
+        for (what, (found, expected)) in ["pictures", "texts"].iter().zip(found.iter().zip(&expected)) {
+            let Nearness { cosine, .. } = nearness(found.as_slice(), expected.as_slice(), expected.dim());
+            let line = format!("{model}, {what}, {precision:?} on {}: {cosine:.6}", isa.name());
+            println!("{line}");
+            if cosine < least {
+                wrong.push(line);
+            }
+        }
+    }
+    wrong
+}
+
+#[test]
+fn kernels_give_the_vectors_of_tensors_in_every_arithmetic() {
+    let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/encoders");
+    let wrong: Vec<String> = [Some(committed), folder("encoders")]
+        .into_iter()
+        .flatten()
+        .flat_map(|folder| {
+            let inputs = Inputs::read(&folder);
+            models(&folder).par_iter().flat_map(|dir| compare_kernels(dir, &inputs)).collect::<Vec<_>>()
+        })
+        .collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]

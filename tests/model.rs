@@ -354,6 +354,53 @@ fn keys_that_would_change_the_vectors_are_refused_by_name() {
 }
 
 #[test]
+fn kinds_that_are_not_loaded_are_refused_with_the_reason() {
+    let temp = tempfile::tempdir().unwrap();
+    for (kind, reason) in [
+        ("siglip2", "no fixed size"),
+        ("align", "EfficientNet"),
+        ("blip-2", "32 vectors"),
+        ("bridgetower", "look at each other"),
+        ("vision-text-dual-encoder", "any kind"),
+        ("owlv2", "patches"),
+        ("groupvit", "groups"),
+        ("xclip", "videos"),
+        ("clap", "hears"),
+        ("flava", "is not supported"),
+    ] {
+        let dir = copy("hugging_face_shards", temp.path(), kind);
+        edit(&dir.join("config.json"), "\"clip\"", &format!("\"{kind}\""));
+        let error = failure(&dir).to_string();
+        assert!(error.contains(kind) && error.contains(reason) && error.contains("config.json"), "{error}");
+    }
+}
+
+#[test]
+fn lenient_loading_passes_over_what_nobody_asks_for_and_nothing_else() {
+    let temp = tempfile::tempdir().unwrap();
+    let lenient = EncoderOptions::default().precision(Precision::F32).lenient();
+    let dir = copy("open_clip_gelu", temp.path(), "key");
+    let config = dir.join("open_clip_config.json");
+    edit(&config, "\"layers\": 3", "\"layers\": 3, \"from_the_future\": 1");
+    failure(&dir);
+    let encoder = Encoder::load_with(&dir, &lenient).unwrap();
+    let texts = encoder.encode_texts(&TEXTS).unwrap();
+    compare("lenient", texts.as_slice(), &reference(&dir, "texts"), texts.dim());
+
+    let dir = copy("open_clip_gelu", temp.path(), "tensor");
+    let config = dir.join("open_clip_config.json");
+    edit(&config, "\"layers\": 3", "\"layers\": 2");
+    failure(&dir);
+    assert!(Encoder::load_with(&dir, &lenient).is_ok(), "a block that is left over");
+    edit(&config, "\"layers\": 2,", "\"layers\": 4,");
+    assert!(Encoder::load_with(&dir, &lenient).is_err(), "a block that is missing");
+
+    let dir = copy("open_clip_gelu", temp.path(), "change");
+    edit(&dir.join("open_clip_config.json"), "\"layers\": 3", "\"layers\": 3, \"qk_norm\": true");
+    assert!(Encoder::load_with(&dir, &lenient).is_err(), "a key that is known to change vectors");
+}
+
+#[test]
 fn bad_directories_say_what_is_wrong_and_where() {
     let temp = tempfile::tempdir().unwrap();
     let fresh = |model: &str| copy(model, temp.path(), &fs::read_dir(temp.path()).unwrap().count().to_string());

@@ -163,13 +163,6 @@ pub(crate) struct TensorSpec {
     pub(crate) shape: Vec<usize>,
 }
 
-impl VisionConfig {
-    /// Patches down and across.
-    pub(crate) fn grid(&self) -> (usize, usize) {
-        (self.image.0 / self.patch.0, self.image.1 / self.patch.1)
-    }
-}
-
 impl ModelConfig {
     /// Every tensor of the model.
     pub(crate) fn tensors(&self) -> Result<Vec<TensorSpec>> {

@@ -7,13 +7,13 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use super::config::{ImageConfig, ModelConfig, TextKind};
+use super::config::{ModelConfig, ReaderConfig, VitConfig};
 use super::cpu::{self, Isa, Packer, TextTower, VisionTower};
 use super::encoder::{Device, EmbeddingSpace, Embeddings, Encode, EncoderOptions, PixelBatch, Precision};
-use super::import::{Import, import};
+use super::import::{Checks, Import, import};
 use super::linear::tensor_error;
 use super::loader::Loader;
-use super::text::{Text, pooled_at};
+use super::text::Text;
 use super::tokenizer::Tokenizer;
 use super::tower::ImageTower;
 use super::weights::Weights;
@@ -34,36 +34,39 @@ pub(super) struct DualEncoder {
 
 /// What the image tower is evaluated on.
 enum Image {
-    Packed(Lazy<Box<VisionTower>>),
+    Packed(Box<VitConfig>, Lazy<Box<VisionTower>>),
     Tensors(Lazy<Box<ImageTower>>),
 }
 
 /// What the text tower is evaluated on.
 enum Words {
-    Packed(Lazy<Box<TextTower>>),
+    Packed(Box<ReaderConfig>, Lazy<Box<TextTower>>),
     Tensors(Lazy<Box<Text>>),
 }
 
 impl DualEncoder {
     /// Reads and checks a model directory; see [`super::Encoder::load_with`].
     pub(super) fn load(dir: &Path, options: &EncoderOptions) -> Result<Self> {
-        let Import { config, weights, tokenizer } = import(dir)?;
+        let Import { config, weights, tokenizer } =
+            import(dir, if options.lenient { Checks::Lenient } else { Checks::Strict })?;
         let isa = options.isa.unwrap_or_else(Isa::detect);
         let tensors = options.device != Device::Cpu || options.reference;
-        let image = match &config.image {
-            ImageConfig::Plain(plain) if !tensors && cpu::supports(&plain.transformer) => {
-                Image::Packed(Lazy::default())
-            }
+        let image = match config.image.vit() {
+            Some(vit) if !tensors && cpu::supports_image(&vit) => Image::Packed(Box::new(vit), Lazy::default()),
             _ => Image::Tensors(Lazy::default()),
         };
-        let text = match &config.text {
-            TextKind::Plain(plain) if !tensors && cpu::supports(&plain.transformer) => Words::Packed(Lazy::default()),
-            _ => Words::Tensors(Lazy::default()),
+        let reader = config.text.reader();
+        let text = match !tensors && cpu::supports_text(&reader) {
+            true => Words::Packed(Box::new(reader), Lazy::default()),
+            false => Words::Tensors(Lazy::default()),
         };
-        // One precision for both towers: vectors of one space are compared with each other.
-        let precision = match (&image, &text) {
-            (Image::Packed(_), Words::Packed(_)) => cpu::resolve(options.precision, isa),
-            _ => f32_only(dir, options.precision)?,
+        // One precision for both towers, up to bf16, which shares the space of f32: vectors of one space are compared with
+        // each other.
+        let precision = match (&image, &text, options.precision) {
+            (Image::Packed(..), Words::Packed(..), precision) => cpu::resolve(precision, isa),
+            (Image::Tensors(_), Words::Tensors(_), precision) => f32_only(dir, precision)?,
+            (_, _, Precision::Int8) => f32_only(dir, options.precision)?,
+            (_, _, precision) => cpu::resolve(precision, isa),
         };
         let fingerprint = fingerprint(&config, &weights, precision);
         let tokenizer = Tokenizer::load(&tokenizer)?;
@@ -109,17 +112,16 @@ impl Encode for DualEncoder {
             return Err(Error::Tensor(reason.into()));
         }
         let ModelConfig { dim, image, preprocess, .. } = &self.config;
-        let rows = match (&self.image, image) {
-            (Image::Packed(tower), ImageConfig::Plain(config)) => {
+        let rows = match &self.image {
+            Image::Packed(config, tower) => {
                 let load = || self.packer.vision(config, preprocess, *dim).map(Box::new);
-                tower.get_or_load(load)?.encode(batch.as_bytes())
+                tower.get_or_load(load)?.encode(batch.as_bytes())?
             }
-            (Image::Tensors(tower), config) => {
+            Image::Tensors(tower) => {
                 let loader = || Loader::new(&self.weights, &self.device);
-                let load = || ImageTower::load(&loader(), config, preprocess, *dim).map(Box::new);
+                let load = || ImageTower::load(&loader(), image, preprocess, *dim).map(Box::new);
                 tower.get_or_load(load)?.encode(batch)?
             }
-            (Image::Packed(_), _) => return Err(no_kernel("image")),
         };
         Ok(normalised(self.config.dim, rows))
     }
@@ -127,25 +129,17 @@ impl Encode for DualEncoder {
     fn encode_texts(&self, texts: &[&str]) -> Result<Embeddings> {
         let ids: Vec<Vec<u32>> = texts.iter().map(|text| self.tokenizer.encode(text)).collect::<Result<_>>()?;
         let dim = self.config.dim;
-        let rows = match (&self.text, &self.config.text) {
-            (Words::Packed(tower), TextKind::Plain(config)) => {
-                let ids: Vec<(&[u32], usize)> =
-                    ids.iter().map(|ids| (ids.as_slice(), pooled_at(ids, config.pool))).collect();
+        let rows = match &self.text {
+            Words::Packed(config, tower) => {
                 tower.get_or_load(|| self.packer.text(config, dim).map(Box::new))?.encode(&ids)?
             }
-            (Words::Tensors(tower), config) => {
-                let load = || Text::load(&self.weights, &self.device, config, dim).map(Box::new);
+            Words::Tensors(tower) => {
+                let load = || Text::load(&self.weights, &self.device, &self.config.text, dim).map(Box::new);
                 tower.get_or_load(load)?.encode(&ids)?
             }
-            (Words::Packed(_), _) => return Err(no_kernel("text")),
         };
         Ok(normalised(self.config.dim, rows))
     }
-}
-
-/// A tower was taken for one that kernels are made for, which loading rules out.
-fn no_kernel(tower: &str) -> Error {
-    Error::Tensor(format!("there is no kernel for this {tower} tower").into())
 }
 
 /// Rows of length one. A row of zeros, which no trained model makes, stays what it is.

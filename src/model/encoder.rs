@@ -182,6 +182,11 @@ pub struct EncoderOptions {
     pub cache: Option<PathBuf>,
     /// Instructions to use; `None` takes the best of this machine. For tests and measurements.
     pub isa: Option<Isa>,
+    /// Load a checkpoint although something in it is not understood: keys of the configuration and tensors that nobody asks
+    /// for are passed over, and pictures are made in the size that the tower takes, whatever the processor says. The vectors
+    /// may then be worse than they should be, and nothing will say so. What is known to change vectors and is not supported,
+    /// and tensors that are missing, are errors still.
+    pub lenient: bool,
     /// Evaluate on candle's tensors even where there are kernels of our own: the reference of the tests.
     pub reference: bool,
 }
@@ -208,6 +213,12 @@ impl EncoderOptions {
     /// The same options with other instructions.
     pub fn isa(mut self, isa: Isa) -> Self {
         self.isa = Some(isa);
+        self
+    }
+
+    /// The same options for a checkpoint that is not understood in every part; see [`EncoderOptions::lenient`].
+    pub fn lenient(mut self) -> Self {
+        self.lenient = true;
         self
     }
 

@@ -39,12 +39,22 @@ pub(crate) struct Import {
     pub(crate) tokenizer: TokenizerConfig,
 }
 
+/// How much of a checkpoint must be understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Checks {
+    /// All of it.
+    Strict,
+    /// Enough to build the towers: keys and tensors that nobody asks for are passed over, and pictures are made in the size
+    /// that the tower takes. What is known to change vectors, and a tensor that is missing, are errors still.
+    Lenient,
+}
+
 /// Reads a model directory. open_clip's configuration wins where both are present, as the more explicit of the two.
-pub(crate) fn import(dir: &Path) -> Result<Import> {
+pub(crate) fn import(dir: &Path, checks: Checks) -> Result<Import> {
     if dir.is_file()
         && let Some(archive) = openai::archive(dir)
     {
-        return openai::import(&archive);
+        return openai::import(&archive, checks);
     }
     if !dir.is_dir() {
         let found = std::fs::metadata(dir).map_err(Error::io(dir))?;
@@ -52,11 +62,11 @@ pub(crate) fn import(dir: &Path) -> Result<Import> {
         return Err(bad(dir, format!("{kind}, expected a model directory")));
     }
     let import = if dir.join(open_clip::CONFIG).is_file() {
-        open_clip::import(dir)?
+        open_clip::import(dir, checks)?
     } else if dir.join(hugging_face::CONFIG).is_file() {
-        hugging_face::import(dir)?
+        hugging_face::import(dir, checks)?
     } else if let Some(archive) = openai::archive(dir) {
-        openai::import(&archive)?
+        openai::import(&archive, checks)?
     } else {
         let reason = format!("no model directory: neither {} nor {} is there", open_clip::CONFIG, hugging_face::CONFIG);
         return Err(bad(dir, reason));

@@ -258,7 +258,7 @@ impl Reader {
 }
 
 /// Sines and then cosines of a place, with wavelengths from 2π to 20,000π.
-fn wave(place: usize, width: usize) -> impl Iterator<Item = f32> {
+pub(super) fn wave(place: usize, width: usize) -> impl Iterator<Item = f32> {
     let half = width / 2;
     let angle = move |i: usize| place as f64 * (-(10_000.0_f64.ln()) / (half - 1) as f64 * i as f64).exp();
     (0..half)

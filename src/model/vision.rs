@@ -222,14 +222,15 @@ impl Query {
     }
 }
 
-/// Angles of a grid: half of a head's pairs turn with one coordinate, half with the other. Tokens before the grid do not turn.
-fn rotation(
-    grid: &Grid,
-    (rows, columns): (usize, usize),
-    prefix: usize,
-    head: usize,
-    device: &Device,
-) -> TensorResult<Rotation> {
+fn rotation(grid: &Grid, size: (usize, usize), prefix: usize, head: usize, device: &Device) -> TensorResult<Rotation> {
+    let angles = angles(grid, size, prefix, head);
+    let angles = Tensor::from_vec(angles, (prefix + size.0 * size.1, head / 4 * 2), device)?;
+    Ok(Rotation { cos: angles.cos()?, sin: angles.sin()? })
+}
+
+/// Angles of a grid, (tokens, head / 2): half of a head's pairs turn with one coordinate, half with the other. Tokens before
+/// the grid do not turn.
+pub(super) fn angles(grid: &Grid, (rows, columns): (usize, usize), prefix: usize, head: usize) -> Vec<f32> {
     const BASE: f32 = 10_000.0;
     let bands = head / 4;
     let band = |i: usize| 1.0 / BASE.powf(i as f32 / bands as f32);
@@ -243,6 +244,5 @@ fn rotation(
             angles.extend((0..bands).map(|i| second * band(i)));
         }
     }
-    let angles = Tensor::from_vec(angles, (prefix + rows * columns, 2 * bands), device)?;
-    Ok(Rotation { cos: angles.cos()?, sin: angles.sin()? })
+    angles
 }

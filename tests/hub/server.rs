@@ -216,11 +216,8 @@ fn serve(mut stream: TcpStream, files: &BTreeMap<&str, Vec<u8>>, requests: &Mute
 
 fn honest(request: &Request, stream: &mut TcpStream) {
     // The repositories of one owner have any revision.
-    let here = [
-        format!("/{REPOSITORY}/resolve/main/"),
-        format!("/{REPOSITORY}/resolve/{COMMIT}/"),
-        format!("/{ANYTHING}/"),
-    ];
+    let here =
+        [format!("/{REPOSITORY}/resolve/main/"), format!("/{REPOSITORY}/resolve/{COMMIT}/"), format!("/{ANYTHING}/")];
     if request.file.is_empty() || !here.iter().any(|prefix| request.path.contains(prefix)) {
         respond(stream, "404 Not Found", &["x-error-code: EntryNotFound"], b"");
     } else if request.method == "GET" {

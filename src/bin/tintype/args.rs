@@ -45,6 +45,10 @@ pub(crate) struct Common {
     /// Where the model is evaluated: cpu, cuda, metal, or the second card with cuda:1
     #[arg(long, global = true, value_name = "DEVICE", default_value = "cpu", value_parser = device)]
     pub(crate) device: Device,
+    /// Load a model although something in it is not understood: unknown keys and left-over tensors are passed over, and
+    /// pictures made in the size that its tower takes. Its answers may be worse than they should be
+    #[arg(long, global = true)]
+    pub(crate) lenient: bool,
     /// Colours and links
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
     pub(crate) color: When,

@@ -100,7 +100,8 @@ pub(crate) fn no_library(common: &Common) -> String {
 
 /// How a model is loaded: as the command line says, with packed weights kept in the cache directory of this system.
 pub(crate) fn options(common: &Common) -> EncoderOptions {
-    let options = EncoderOptions::default().precision(common.precision.precision()).device(common.device);
+    let mut options = EncoderOptions::default().precision(common.precision.precision()).device(common.device);
+    options.lenient = common.lenient;
     match dirs::cache_dir() {
         Some(cache) => options.cache(cache.join("tintype").join("packed")),
         None => options,

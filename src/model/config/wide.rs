@@ -294,6 +294,17 @@ impl ImageConfig {
     }
 }
 
+impl ImageConfig {
+    /// The vision transformer that it is, if it is one.
+    pub(crate) fn vit(&self) -> Option<VitConfig> {
+        match self {
+            ImageConfig::Plain(config) => Some(VitConfig::plain(config)),
+            ImageConfig::Vit(config) => Some(config.clone()),
+            ImageConfig::Trunk(_) => None,
+        }
+    }
+}
+
 impl ReaderConfig {
     /// Learned positions, the norm at the end, one token pooled.
     pub(crate) fn plain(config: &TextConfig) -> Self {
@@ -317,6 +328,14 @@ impl ReaderConfig {
 }
 
 impl TextKind {
+    /// The reader that it is.
+    pub(crate) fn reader(&self) -> ReaderConfig {
+        match self {
+            TextKind::Plain(config) => ReaderConfig::plain(config),
+            TextKind::Reader(config) => config.clone(),
+        }
+    }
+
     /// Most tokens per text, and the number of ids.
     pub(crate) fn sizes(&self) -> (usize, usize) {
         match self {

@@ -1,65 +1,21 @@
-//! The pre-norm transformer of both towers, on packed weights.
+//! The transformer of both towers, on packed weights.
 //!
 //! Sequences of any lengths stand one below the other without padding: products see rows, and attention alone sees where a
-//! sequence ends. The last block answers for the pooled tokens alone; the others serve it as keys and values.
+//! sequence ends. The last block answers for the pooled tokens alone; the others serve it as keys and values. What a family
+//! adds to the plain block (gates, norms in other places, rotations) is a row-wise step between the same products; factors
+//! for channels are multiplied into the weights before them.
 
 use super::aligned::Aligned;
 use super::attention::{self, Attention, Sequence};
-use super::dense::{Dense, Out, Raw};
-use super::finish::{Activation, Epilogue};
+use super::dense::{Dense, Out};
+use super::feed::{Feed, Room};
+use super::finish::Epilogue;
 use super::norm::LayerNorm;
-use super::parts::Parts;
+use super::rotation::Rotation;
 use super::rows::{Number, Rows};
-use super::simd::Isa;
-use crate::model::config::{self, TransformerConfig};
-use crate::model::weights::Weights;
-use crate::{Error, Result};
-
-/// Where a tower's parts come from, and how they are computed.
-pub(super) struct Source<'a> {
-    pub(super) isa: Isa,
-    pub(super) number: Number,
-    pub(super) weights: &'a Weights,
-    pub(super) parts: Parts,
-}
-
-impl Source<'_> {
-    /// A layer with the bias that the model has for it.
-    pub(super) fn dense(&mut self, name: &str, number: Number, inputs: usize, outputs: usize) -> Result<Dense> {
-        self.part(name, number, (inputs, outputs), (inputs, outputs), 0)
-    }
-
-    /// Outputs from `first` on of a layer, up to `shape`, and then zeros, up to `padded`.
-    fn part(
-        &mut self,
-        name: &str,
-        number: Number,
-        (inputs, outputs): (usize, usize),
-        padded: (usize, usize),
-        first: usize,
-    ) -> Result<Dense> {
-        let weights = self.weights;
-        Dense::take(&mut self.parts, self.isa, number, padded, || {
-            let mut raw = Raw { weights: vec![0.0; padded.0 * padded.1], bias: vec![0.0; padded.1] };
-            let bias = format!("{name}.bias");
-            if weights.contains(&bias) {
-                raw.bias[..outputs].copy_from_slice(&weights.get(&bias)?.0[first..first + outputs]);
-            }
-            let all = weights.get(&format!("{name}.weight"))?.0;
-            let rows = all.chunks_exact(inputs).skip(first).take(outputs);
-            raw.weights.chunks_exact_mut(padded.0).zip(rows).for_each(|(to, row)| to[..inputs].copy_from_slice(row));
-            weights.release();
-            Ok(raw)
-        })
-    }
-
-    pub(super) fn norm(&mut self, name: &str, width: usize, eps: f64) -> Result<LayerNorm> {
-        let weights = self.weights;
-        LayerNorm::take(&mut self.parts, self.isa, (width, eps as f32), |part| {
-            Ok(weights.get(&format!("{name}.{part}"))?.0)
-        })
-    }
-}
+use super::source::Source;
+use crate::Result;
+use crate::model::config::{BlocksConfig, NormOrder};
 
 /// A stack of blocks.
 pub(super) struct Blocks {
@@ -68,17 +24,17 @@ pub(super) struct Blocks {
     /// Whether attention over all tokens is multiplied in bf16.
     pairs: bool,
     number: Number,
-    activation: Activation,
+    order: NormOrder,
     blocks: Vec<Block>,
 }
 
 struct Block {
     norm_1: LayerNorm,
     inputs: Inputs,
+    norm_attention: Option<LayerNorm>,
     out: Dense,
     norm_2: LayerNorm,
-    up: Dense,
-    down: Dense,
+    feed: Feed,
 }
 
 /// Queries, keys and values.
@@ -97,17 +53,16 @@ pub(super) struct Scratch {
     pub(super) picked: Aligned<f32>,
     /// What the next product reads, as wide as the tower.
     narrow: Rows,
-    /// The same inside the feed-forward half.
-    inner: Rows,
     /// Queries, keys and values, in f32 or in bf16.
     wide: Aligned<f32>,
-    /// The same in bf16; or what is inside the feed-forward half, before it becomes bytes. What one product leaves for the
-    /// next pass goes through the caches twice, and bytes will not show that it was bf16 in between.
+    /// The same in bf16. What one product leaves for the next pass goes through the caches twice, and bytes will not show that
+    /// it was bf16 in between.
     pairs: Aligned<u16>,
     /// Queries of the pooled tokens.
     queries: Aligned<f32>,
-    /// Mixed values.
+    /// Mixed values, and what a half adds where that is normalised first.
     mixed: Aligned<f32>,
+    feed: Room,
     attention: attention::Scratch,
 }
 
@@ -116,30 +71,36 @@ impl Blocks {
     pub(super) fn take(
         source: &mut Source<'_>,
         tower: &str,
-        config: &TransformerConfig,
+        config: &BlocksConfig,
         causal: bool,
         pooled: bool,
     ) -> Result<Self> {
-        let TransformerConfig { width, hidden, heads, norm_eps, layers, .. } = *config;
+        let BlocksConfig { width, heads, norm_eps, layers, .. } = *config;
         let number = source.number;
-        // Whole vectors; what is added is zero and stays zero through the activation.
-        let padded = hidden.next_multiple_of(16);
         let mut blocks = Vec::with_capacity(layers);
         for i in 0..layers {
             let name = |part: &str| format!("{tower}.blocks.{i}.{part}");
             let qkv = name("attention.qkv");
+            let scale = |part: &str| config.layer_scale.then(|| name(part));
             blocks.push(Block {
                 norm_1: source.norm(&name("norm_1"), width, norm_eps)?,
                 inputs: if pooled && i + 1 == layers {
-                    let mut part = |shape, first| source.part(&qkv, number, shape, shape, first);
+                    let mut part = |shape, first| source.part(&qkv, number, shape, shape, first, None);
                     Inputs::Apart(part((width, width), 0)?, part((width, 2 * width), width)?)
                 } else {
                     Inputs::Joint(source.dense(&qkv, number, width, 3 * width)?)
                 },
-                out: source.dense(&name("attention.out"), number, width, width)?,
+                norm_attention: if config.norm_attention {
+                    Some(source.norm(&name("attention.norm"), width, norm_eps)?)
+                } else {
+                    None
+                },
+                out: {
+                    let shape = (width, width);
+                    source.part(&name("attention.out"), number, shape, shape, 0, scale("scale_1"))?
+                },
                 norm_2: source.norm(&name("norm_2"), width, norm_eps)?,
-                up: source.part(&name("mlp.up"), number, (width, hidden), (width, padded), 0)?,
-                down: source.part(&name("mlp.down"), number, (hidden, width), (padded, width), 0)?,
+                feed: Feed::take(source, &name("mlp"), config, scale("scale_2"))?,
             });
         }
         // Products hand over bf16 in whole vectors of 16 numbers.
@@ -147,18 +108,12 @@ impl Blocks {
             && source.isa.multiplies_pairs()
             && width.is_multiple_of(16)
             && (width / heads).is_multiple_of(2);
-        let activation = match config.activation {
-            config::Activation::Gelu => Activation::Gelu,
-            config::Activation::GeluTanh => Activation::GeluTanh,
-            config::Activation::QuickGelu => Activation::QuickGelu,
-            other => return Err(Error::Tensor(format!("there is no kernel for {other:?}").into())),
-        };
         Ok(Self {
             width,
             attention: Attention { isa: source.isa, width, heads, causal },
             pairs,
             number,
-            activation,
+            order: config.order,
             blocks,
         })
     }
@@ -166,58 +121,77 @@ impl Blocks {
     /// Working memory for any number of tokens.
     pub(super) fn scratch(&self) -> Scratch {
         let isa = self.attention.isa;
-        let hidden = self.blocks.first().map_or(8, |block| block.up.outputs());
+        let hidden = self.blocks.first().map_or(8, |block| block.feed.hidden());
         Scratch {
             x: Aligned::default(),
             picked: Aligned::default(),
             narrow: Rows::new(isa, self.number, self.width),
-            inner: Rows::new(isa, self.number, hidden),
             wide: Aligned::default(),
             pairs: Aligned::default(),
             queries: Aligned::default(),
             mixed: Aligned::default(),
+            feed: Room::new(isa, self.number, hidden),
             attention: attention::Scratch::default(),
         }
     }
 
     /// All tokens of `scratch.x`: sequences of these lengths.
-    pub(super) fn forward(&self, scratch: &mut Scratch, lengths: &[usize]) {
-        self.blocks.iter().for_each(|block| self.block(block, scratch, lengths));
+    pub(super) fn forward(&self, scratch: &mut Scratch, lengths: &[usize], rotation: Option<&Rotation>) {
+        self.blocks.iter().for_each(|block| self.block(block, scratch, lengths, rotation));
     }
 
     /// Token `pooled[i]` of the i-th sequence, into `scratch.picked`.
-    pub(super) fn forward_pooled(&self, scratch: &mut Scratch, lengths: &[usize], pooled: &[usize]) {
+    pub(super) fn forward_pooled(
+        &self,
+        scratch: &mut Scratch,
+        lengths: &[usize],
+        pooled: &[usize],
+        rotation: Option<&Rotation>,
+    ) {
         let (last, blocks) = match self.blocks.split_last() {
             Some((last, blocks)) => (Some(last), blocks),
             None => (None, self.blocks.as_slice()),
         };
-        blocks.iter().for_each(|block| self.block(block, scratch, lengths));
+        blocks.iter().for_each(|block| self.block(block, scratch, lengths, rotation));
         let width = self.width;
         let picked = scratch.picked.at_least(lengths.len() * width);
         for ((to, start), p) in picked.chunks_exact_mut(width).zip(starts(lengths)).zip(pooled) {
             to.copy_from_slice(&scratch.x[(start + p) * width..][..width]);
         }
         if let Some(last) = last {
-            self.last_block(last, scratch, lengths, pooled);
+            self.last_block(last, scratch, lengths, pooled, rotation);
         }
     }
 
     /// One block over all tokens.
-    fn block(&self, block: &Block, scratch: &mut Scratch, lengths: &[usize]) {
+    fn block(&self, block: &Block, scratch: &mut Scratch, lengths: &[usize], rotation: Option<&Rotation>) {
         let (width, tokens) = (self.width, lengths.iter().sum());
         let Inputs::Joint(qkv) = &block.inputs else { unreachable!("only the last block answers for pooled tokens") };
-        let Scratch { x, narrow, inner, wide, pairs, mixed, attention, .. } = scratch;
-        narrow.normalise(&block.norm_1, x, tokens);
+        let Scratch { x, narrow, wide, pairs, mixed, feed, attention, .. } = scratch;
+        self.enter(&block.norm_1, x, tokens, narrow);
         let (joint, short) = match self.pairs {
             true => (&mut [][..], pairs.at_least(tokens * 3 * width)),
             false => (wide.at_least(tokens * 3 * width), &mut [][..]),
         };
         let out = if self.pairs { Out::Pairs(short, 3 * width) } else { Out::Floats(joint, 3 * width) };
         qkv.apply(tokens, narrow, out, Epilogue::STORE); // (tokens, 3 · width)
-        // f32 is mixed where the next product reads it.
-        let (out, stride) = match self.number {
-            Number::F32 => narrow.floats(tokens),
-            _ => (mixed.at_least(tokens * width), width),
+        if let Some(rotation) = rotation {
+            // Queries and keys stand side by side.
+            for (start, &len) in starts(lengths).zip(lengths) {
+                for token in 0..len {
+                    let at = (start + token) * 3 * width;
+                    match self.pairs {
+                        true => rotation.turn_pairs(&mut short[at..at + 2 * width], token),
+                        false => rotation.turn(&mut joint[at..at + 2 * width], token),
+                    }
+                }
+            }
+        }
+        // f32 is mixed where the next product reads it, if nothing comes between.
+        let direct = self.number == Number::F32 && block.norm_attention.is_none();
+        let (out, stride) = match direct {
+            true => narrow.floats(tokens),
+            false => (mixed.at_least(tokens * width), width),
         };
         for (start, &len) in starts(lengths).zip(lengths) {
             let (range, out) = (start * 3 * width..(start + len) * 3 * width, (&mut out[start * stride..], stride));
@@ -227,23 +201,40 @@ impl Blocks {
                 self.attention.apply(Sequence::joint(&joint[range], len, width), out, attention);
             }
         }
-        if self.number != Number::F32 {
-            narrow.convert(mixed, width, tokens);
+        match &block.norm_attention {
+            Some(norm) => narrow.normalise(norm, mixed, tokens),
+            None if !direct => narrow.convert(mixed, width, tokens),
+            None => {}
         }
-        self.feed_forward(block, tokens, x, narrow, inner, pairs);
+        self.finish(block, tokens, x, narrow, mixed, feed);
     }
 
     /// The last block, from all tokens in `x` and the pooled ones in `picked`, which it replaces.
-    fn last_block(&self, block: &Block, scratch: &mut Scratch, lengths: &[usize], pooled: &[usize]) {
+    fn last_block(
+        &self,
+        block: &Block,
+        scratch: &mut Scratch,
+        lengths: &[usize],
+        pooled: &[usize],
+        rotation: Option<&Rotation>,
+    ) {
         let (width, tokens, count) = (self.width, lengths.iter().sum(), lengths.len());
         let Inputs::Apart(query, keys) = &block.inputs else { unreachable!("the tower was made to be pooled") };
-        let Scratch { x, picked, narrow, inner, wide, pairs, queries, mixed, attention } = scratch;
-        narrow.normalise(&block.norm_1, x, tokens);
+        let Scratch { x, picked, narrow, wide, queries, mixed, feed, attention, .. } = scratch;
+        self.enter(&block.norm_1, x, tokens, narrow);
         let joint = wide.at_least(tokens * 2 * width);
         keys.apply(tokens, narrow, Out::Floats(joint, 2 * width), Epilogue::STORE); // (tokens, 2 · width)
-        narrow.normalise(&block.norm_1, picked, count);
+        self.enter(&block.norm_1, picked, count, narrow);
         let queries = queries.at_least(count * width);
         query.apply(count, narrow, Out::Floats(queries, width), Epilogue::STORE); // (sequences, width)
+        if let Some(rotation) = rotation {
+            for (start, &len) in starts(lengths).zip(lengths) {
+                for token in 0..len {
+                    rotation.turn(&mut joint[(start + token) * 2 * width..][..width], token);
+                }
+            }
+            queries.chunks_exact_mut(width).zip(pooled).for_each(|(query, &token)| rotation.turn(query, token));
+        }
         let out = mixed.at_least(count * width);
         for (i, (start, &len)) in starts(lengths).zip(lengths).enumerate() {
             let rows = &joint[start * 2 * width..(start + len) * 2 * width];
@@ -258,32 +249,64 @@ impl Blocks {
             };
             self.attention.apply(sequence, (&mut out[i * width..], width), attention);
         }
-        narrow.convert(out, width, count);
-        self.feed_forward(block, count, picked, narrow, inner, pairs);
+        match &block.norm_attention {
+            Some(norm) => narrow.normalise(norm, out, count),
+            None => narrow.convert(out, width, count),
+        }
+        self.finish(block, count, picked, narrow, mixed, feed);
+    }
+
+    /// What a half of a block sees of the residual stream.
+    fn enter(&self, norm: &LayerNorm, x: &[f32], count: usize, narrow: &mut Rows) {
+        match self.order {
+            NormOrder::Before => narrow.normalise(norm, x, count),
+            NormOrder::Branch | NormOrder::After => narrow.convert(x, self.width, count),
+        }
     }
 
     /// What follows attention, on `count` rows of `x`, whose mixed values stand in `narrow`.
-    fn feed_forward(
+    fn finish(
         &self,
         block: &Block,
         count: usize,
         x: &mut Aligned<f32>,
         narrow: &mut Rows,
-        inner: &mut Rows,
-        pairs: &mut Aligned<u16>,
+        branch: &mut Aligned<f32>,
+        feed: &mut Room,
     ) {
-        let (width, hidden) = (self.width, block.up.outputs());
-        block.out.apply(count, narrow, Out::Floats(x, width), Epilogue::ADD);
-        narrow.normalise(&block.norm_2, x, count);
-        let activate = Epilogue::activate(self.activation);
-        if self.number == Number::Int8 {
-            let short = pairs.at_least(count * hidden);
-            block.up.apply(count, narrow, Out::Pairs(short, hidden), activate);
-            inner.convert_pairs(short, hidden, count);
-        } else {
-            block.up.apply(count, narrow, Out::Rows(inner), activate);
+        let width = self.width;
+        let x = &mut x[..count * width];
+        self.add(&block.norm_1, x, branch, |out, epilogue| {
+            block.out.apply(count, narrow, Out::Floats(out, width), epilogue);
+        });
+        match (self.order, block.feed.norm()) {
+            (NormOrder::Before, None) => narrow.normalise(&block.norm_2, x, count),
+            (NormOrder::Before, Some(second)) => narrow.fill(count, |i, row| {
+                block.norm_2.apply(&x[i * width..][..width], row);
+                second.apply_in_place(row);
+            }),
+            (_, Some(norm)) => narrow.normalise(norm, x, count),
+            (_, None) => narrow.convert(x, width, count),
         }
-        block.down.apply(count, inner, Out::Floats(x, width), Epilogue::ADD);
+        block.feed.raise(count, narrow, feed);
+        self.add(&block.norm_2, x, branch, |out, epilogue| block.feed.lower(count, feed, out, epilogue));
+    }
+
+    /// Adds what `half` makes to the residual stream, with the norm where the blocks have it.
+    fn add(&self, norm: &LayerNorm, x: &mut [f32], branch: &mut Aligned<f32>, half: impl FnOnce(&mut [f32], Epilogue)) {
+        match self.order {
+            NormOrder::Before => half(x, Epilogue::ADD),
+            NormOrder::After => {
+                half(x, Epilogue::ADD);
+                norm.apply_in_place(x);
+            }
+            NormOrder::Branch => {
+                let branch = branch.at_least(x.len());
+                half(branch, Epilogue::STORE);
+                norm.apply_in_place(branch);
+                x.iter_mut().zip(branch).for_each(|(x, b)| *x += *b);
+            }
+        }
     }
 }
 

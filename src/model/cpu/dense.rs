@@ -100,11 +100,6 @@ impl Dense {
         Ok(Self { isa, inputs, outputs, weights, bias })
     }
 
-    /// The instructions that it is packed for.
-    pub(super) fn isa(&self) -> Isa {
-        self.isa
-    }
-
     /// The kind of rows that it multiplies.
     pub(super) fn number(&self) -> Number {
         match self.weights {

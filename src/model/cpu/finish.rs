@@ -19,6 +19,10 @@ pub(crate) enum Activation {
     GeluTanh,
     /// `x · σ(1.702 x)`.
     QuickGelu,
+    /// `x · σ(x)`.
+    Silu,
+    /// `max(x, 0)`.
+    Relu,
 }
 
 impl Activation {
@@ -50,6 +54,8 @@ impl Activation {
                     logistic(x, S::mul(S::mul(x, cube), S::splat(-2.0 * ROOT_2_OVER_PI)))
                 }
                 Activation::QuickGelu => logistic(x, S::mul(x, S::splat(-1.702))),
+                Activation::Silu => logistic(x, S::sub(S::splat(0.0), x)),
+                Activation::Relu => S::max(x, S::splat(0.0)),
             }
         }
     }
@@ -239,7 +245,8 @@ mod tests {
     fn activations_are_what_their_names_say() {
         let xs: Vec<f32> = (-640..640).map(|i| i as f32 / 64.0).chain([-80.0; 16]).chain([90.0; 16]).collect();
         for isa in Isa::available() {
-            for activation in [Activation::Gelu, Activation::GeluTanh, Activation::QuickGelu, Activation::Relu6] {
+            use Activation::{Gelu, GeluTanh, QuickGelu, Relu, Relu6, Silu};
+            for activation in [Gelu, GeluTanh, QuickGelu, Relu6, Silu, Relu] {
                 let mut out = xs.clone();
                 // SAFETY: the kernel stays within its slice.
                 unsafe { isa.run(Apply(activation, &mut out)) };

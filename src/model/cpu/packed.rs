@@ -22,17 +22,17 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::blocks::Source;
 use super::mapped::MappedFile;
 use super::parts::{LINE, Part, Parts};
 use super::rows::Number;
 use super::simd::Isa;
+use super::source::Source;
 use super::text::TextTower;
 use super::vision::VisionTower;
 use crate::Result;
 use crate::image::Preprocess;
 use crate::model::Precision;
-use crate::model::config::{Activation, TextConfig, TransformerConfig, VisionConfig};
+use crate::model::config::{BlocksConfig, Padding, Place, Pool, ReaderConfig, Stem, TextPool, VitConfig};
 use crate::model::weights::Weights;
 
 const MAGIC: &[u8; 8] = b"TINTPACK";
@@ -53,13 +53,44 @@ pub(crate) struct Packer {
     pub(crate) cache: Option<PathBuf>,
 }
 
-/// Whether these blocks have all that the packed path knows; others are evaluated on tensors.
-pub(crate) fn supports(blocks: &TransformerConfig) -> bool {
+/// Whether the packed path knows this image tower; others are evaluated on tensors.
+pub(crate) fn supports_image(config: &VitConfig) -> bool {
+    let pool = match &config.pool {
+        Pool::Token => config.class,
+        Pool::Average => true,
+        Pool::Attention(pool) => {
+            pool.width.is_multiple_of(8)
+                && pool.width.is_multiple_of(pool.heads)
+                && pool.width / pool.heads <= super::attention::WIDEST
+        }
+    };
+    let head = config.blocks.width / config.blocks.heads.max(1);
+    let rotation = config.rotation.is_none() || head.is_multiple_of(4);
+    supports(&config.blocks) && pool && rotation && !matches!(config.stem, Stem::Patches { norm: true, .. })
+}
+
+/// Whether the packed path knows this text tower.
+pub(crate) fn supports_text(config: &ReaderConfig) -> bool {
+    let padding = match config.padding {
+        Padding::Seen => true,
+        // Tokens that nobody sees are left out, so none of them may be asked for its vector.
+        Padding::Hidden(_) => matches!(config.pool, TextPool::First | TextPool::Mean),
+        Padding::HiddenNext(_) => false,
+    };
+    let place = match config.place {
+        Place::Learned { rows, first } => rows >= first + config.context,
+        Place::Waves { .. } => config.blocks.width >= 4,
+    };
+    let pooled = config.pooler.is_none_or(|pooler| pooler.width.is_multiple_of(8));
+    supports(&config.blocks) && padding && place && pooled && !config.class
+}
+
+fn supports(blocks: &BlocksConfig) -> bool {
     blocks.layers > 0
         && blocks.width.is_multiple_of(8)
         && blocks.width.is_multiple_of(blocks.heads)
         && blocks.width / blocks.heads <= super::attention::WIDEST
-        && !matches!(blocks.activation, Activation::Relu | Activation::Silu)
+        && !blocks.root_mean_square
 }
 
 /// What [`Precision::Auto`] means for a model that is loaded, on this machine.
@@ -73,12 +104,12 @@ pub(crate) fn resolve(precision: Precision, isa: Isa) -> Precision {
 
 impl Packer {
     /// The image tower.
-    pub(crate) fn vision(&self, config: &VisionConfig, preprocess: &Preprocess, dim: usize) -> Result<VisionTower> {
+    pub(crate) fn vision(&self, config: &VitConfig, preprocess: &Preprocess, dim: usize) -> Result<VisionTower> {
         self.tower("image", |source| VisionTower::take(source, config, preprocess, dim))
     }
 
     /// The text tower.
-    pub(crate) fn text(&self, config: &TextConfig, dim: usize) -> Result<TextTower> {
+    pub(crate) fn text(&self, config: &ReaderConfig, dim: usize) -> Result<TextTower> {
         self.tower("text", |source| TextTower::take(source, &self.weights, config, dim))
     }
 

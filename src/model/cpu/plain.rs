@@ -20,6 +20,8 @@ pub(super) fn activated(x: f64, activation: Activation) -> f64 {
         Activation::Gelu => x * normal(x),
         Activation::GeluTanh => 0.5 * x * (1.0 + (0.797_884_560_802_865_4 * (x + 0.044_715 * x * x * x)).tanh()),
         Activation::QuickGelu => x / (1.0 + (-1.702 * x).exp()),
+        Activation::Silu => x / (1.0 + (-x).exp()),
+        Activation::Relu => x.max(0.0),
     }
 }
 

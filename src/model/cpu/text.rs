@@ -1,21 +1,25 @@
 //! The text tower on packed weights.
 //!
-//! Under a causal mask a text is cut behind its pooled token, which does not see what follows; texts of different lengths
-//! stand one below the other without padding.
+//! Under a causal mask a text is cut behind its pooled token, which does not see what follows; and tokens that nobody sees are
+//! left out. Texts of different lengths stand one below the other without padding.
 
 use std::sync::{Arc, Mutex};
 
 use rayon::prelude::*;
 
-use super::blocks::{Blocks, Scratch, Source};
+use super::aligned::Aligned;
+use super::blocks::{Blocks, Scratch};
 use super::dense::{Dense, Out};
 use super::finish::Epilogue;
+use super::head::Head;
 use super::norm::LayerNorm;
 use super::parts::Part;
 use super::rows::{Number, Rows};
 use super::simd::Isa;
+use super::source::Source;
 use crate::Result;
-use crate::model::config::TextConfig;
+use crate::model::config::{Padding, Place, ReaderConfig, TextPool};
+use crate::model::text::{pooled_at, wave};
 use crate::model::weights::Weights;
 
 /// Most tokens of one pass, as for pictures.
@@ -24,15 +28,18 @@ const TOKENS: usize = 200;
 /// A text transformer and its projection.
 pub(crate) struct TextTower {
     isa: Isa,
-    config: TextConfig,
+    config: ReaderConfig,
     dim: usize,
     /// Token vectors stay in the file: a text needs a handful of 49,408 rows.
     weights: Arc<Weights>,
-    // (context, width)
+    // (places, width)
     position: Part<f32>,
+    segment: Option<Part<f32>>,
+    norm_embedding: Option<LayerNorm>,
     blocks: Blocks,
-    norm_post: LayerNorm,
-    projection: Option<Dense>,
+    norm_post: Option<LayerNorm>,
+    pooler: Option<Dense>,
+    head: Head,
     free: Mutex<Vec<Room>>,
 }
 
@@ -40,6 +47,16 @@ pub(crate) struct TextTower {
 struct Room {
     scratch: Scratch,
     pooled: Rows,
+    vectors: Aligned<f32>,
+}
+
+/// The tokens of a text that matter.
+struct Words {
+    ids: Vec<u32>,
+    /// Rows of the table of places.
+    places: Vec<usize>,
+    /// The token that becomes the vector.
+    pooled: usize,
 }
 
 impl TextTower {
@@ -47,51 +64,74 @@ impl TextTower {
     pub(super) fn take(
         source: &mut Source<'_>,
         weights: &Arc<Weights>,
-        config: &TextConfig,
+        config: &ReaderConfig,
         dim: usize,
     ) -> Result<Self> {
-        let transformer = &config.transformer;
-        let width = transformer.width;
-        let position = source.parts.take(config.context * width, |to: &mut [f32]| {
-            to.copy_from_slice(&weights.get("text.position")?.0);
+        let (width, eps) = (config.blocks.width, config.blocks.norm_eps);
+        let rows = match config.place {
+            Place::Learned { rows, .. } => rows,
+            Place::Waves { first } => first + config.context,
+        };
+        let position = source.parts.take(rows * width, |to: &mut [f32]| {
+            match config.place {
+                Place::Learned { .. } => to.copy_from_slice(&weights.get("text.position")?.0),
+                Place::Waves { .. } => {
+                    let waves = (0..rows).flat_map(|place| wave(place, width));
+                    to.iter_mut().zip(waves).for_each(|(to, x)| *to = x);
+                }
+            }
             Ok(())
         })?;
-        let blocks = Blocks::take(source, "text", transformer, config.causal, true)?;
-        let norm_post = source.norm("text.norm_post", width, transformer.norm_eps)?;
-        let projection = if weights.contains("text.projection.weight") {
-            Some(source.dense("text.projection", Number::F32, width, dim)?)
-        } else {
-            None
+        let segment = match config.segments {
+            Some(_) => Some(source.parts.take(width, |to: &mut [f32]| {
+                to.copy_from_slice(&weights.get("text.segment")?.0[..width]);
+                Ok(())
+            })?),
+            None => None,
         };
+        let norm_embedding =
+            if config.norm_embedding { Some(source.norm("text.norm_embedding", width, eps)?) } else { None };
+        let blocks = Blocks::take(source, "text", &config.blocks, config.causal, config.pool != TextPool::Mean)?;
+        let norm_post = if config.norm_post { Some(source.norm("text.norm_post", width, eps)?) } else { None };
+        let pooler = match config.pooler {
+            Some(pooler) => Some(source.dense("text.pooler", Number::F32, width, pooler.width)?),
+            None => None,
+        };
+        let pooled = config.pooler.map_or(width, |pooler| pooler.width);
+        let head = Head::take(source, "text.projection", config.projection, pooled, dim)?;
         Ok(Self {
             isa: source.isa,
             config: config.clone(),
             dim,
             weights: Arc::clone(weights),
             position,
+            segment,
+            norm_embedding,
             blocks,
             norm_post,
-            projection,
+            pooler,
+            head,
             free: Mutex::default(),
         })
     }
 
-    /// One row per text, not normalised. Each text is as many ids as the context is long, and the place of its pooled token.
+    /// One row per text, not normalised. Each text is as many ids as the context is long.
     ///
     /// # Errors
     /// Those of reading token vectors.
-    pub(crate) fn encode(&self, texts: &[(&[u32], usize)]) -> Result<Vec<f32>> {
+    pub(crate) fn encode(&self, texts: &[Vec<u32>]) -> Result<Vec<f32>> {
         let mut out = vec![0.0; texts.len() * self.dim];
-        let tokens: usize = texts.iter().map(|text| self.length(*text)).sum();
+        let words: Vec<Words> = texts.iter().map(|ids| self.words(ids)).collect();
+        let tokens: usize = words.iter().map(|words| words.ids.len()).sum();
         let threads = rayon::current_num_threads();
         // A context that is longer is a pass of its own.
         let most = tokens.div_ceil(threads).clamp(self.config.context, self.config.context.max(TOKENS));
         let mut passes = Vec::new();
-        let (mut rest_texts, mut rest) = (texts, out.as_mut_slice());
+        let (mut rest_texts, mut rest) = (words.as_slice(), out.as_mut_slice());
         while !rest_texts.is_empty() {
             let mut sum = 0;
-            let fits = |text: &&(&[u32], usize)| {
-                sum += self.length(**text);
+            let fits = |words: &&Words| {
+                sum += words.ids.len();
                 sum <= most
             };
             let count = rest_texts.iter().take_while(fits).count().max(1);
@@ -109,40 +149,90 @@ impl TextTower {
         Ok(out)
     }
 
-    /// Tokens that matter.
-    fn length(&self, (_, pooled): (&[u32], usize)) -> usize {
-        if self.config.causal { pooled + 1 } else { self.config.context }
+    /// What is left of a text.
+    fn words(&self, ids: &[u32]) -> Words {
+        let pooled = pooled_at(ids, self.config.pool);
+        let (Place::Learned { first, .. } | Place::Waves { first }) = self.config.place;
+        let mean = self.config.pool == TextPool::Mean;
+        let ids = if self.config.causal && !mean { &ids[..=pooled] } else { ids };
+        let Padding::Hidden(pad) = self.config.padding else {
+            return Words { ids: ids.to_vec(), places: (first..first + ids.len()).collect(), pooled };
+        };
+        // Padding stands nowhere, and what follows it counts on from before. The first token is pooled, or none is.
+        let seen = |(at, id): &(usize, &u32)| **id != pad || *at == 0;
+        let ids: Vec<u32> = ids.iter().enumerate().filter(seen).map(|(_, id)| *id).collect();
+        Words { places: (first..first + ids.len()).collect(), ids, pooled }
     }
 
-    fn pass(&self, texts: &[(&[u32], usize)], out: &mut [f32]) -> Result<()> {
-        let width = self.config.transformer.width;
-        let lengths: Vec<usize> = texts.iter().map(|text| self.length(*text)).collect();
-        let pooled: Vec<usize> = texts.iter().map(|text| text.1).collect();
-        let ids: Vec<u32> = texts.iter().zip(&lengths).flat_map(|(text, &len)| &text.0[..len]).copied().collect();
+    fn pass(&self, texts: &[Words], out: &mut [f32]) -> Result<()> {
+        let width = self.config.blocks.width;
+        let lengths: Vec<usize> = texts.iter().map(|words| words.ids.len()).collect();
+        let ids: Vec<u32> = texts.iter().flat_map(|words| &words.ids).copied().collect();
         let tokens = self.weights.rows("text.token", &ids)?; // (tokens, width)
         let lock = || self.free.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let free = lock().pop();
-        let mut room = free.unwrap_or_else(|| Room {
-            scratch: self.blocks.scratch(),
-            pooled: Rows::new(self.isa, Number::F32, width),
-        });
-        let mut x = room.scratch.x.at_least(tokens.len());
+        let mut room = free.unwrap_or_else(|| self.room());
+        let x = room.scratch.x.at_least(tokens.len());
         x.copy_from_slice(&tokens);
-        for &len in &lengths {
-            let (text, rest) = x.split_at_mut(len * width);
-            text.iter_mut().zip(&*self.position).for_each(|(x, position)| *x += position);
-            x = rest;
+        if self.config.token_scale != 1.0 {
+            x.iter_mut().for_each(|x| *x *= self.config.token_scale);
         }
-        self.blocks.forward_pooled(&mut room.scratch, &lengths, &pooled);
-        let picked = &room.scratch.picked;
-        match &self.projection {
-            None => self.norm_post.apply(&picked[..out.len()], out),
-            Some(projection) => {
-                room.pooled.normalise(&self.norm_post, picked, texts.len());
-                projection.apply(texts.len(), &room.pooled, Out::Floats(out, self.dim), Epilogue::STORE); // (texts, dim)
+        let places = texts.iter().flat_map(|words| &words.places);
+        for (x, &place) in x.chunks_exact_mut(width).zip(places) {
+            x.iter_mut().zip(&self.position[place * width..]).for_each(|(x, position)| *x += position);
+            if let Some(segment) = &self.segment {
+                x.iter_mut().zip(&**segment).for_each(|(x, segment)| *x += segment);
             }
         }
+        if let Some(norm) = &self.norm_embedding {
+            norm.apply_in_place(x);
+        }
+        let count = texts.len();
+        let vectors = room.vectors.at_least(count * width); // (texts, width)
+        if self.config.pool == TextPool::Mean {
+            self.blocks.forward(&mut room.scratch, &lengths, None);
+            let mut rest = &room.scratch.x[..tokens.len()];
+            for (row, &len) in vectors.chunks_exact_mut(width).zip(&lengths) {
+                let (text, later) = rest.split_at(len * width);
+                row.fill(0.0);
+                for token in text.chunks_exact(width) {
+                    row.iter_mut().zip(token).for_each(|(sum, x)| *sum += x);
+                }
+                row.iter_mut().for_each(|sum| *sum /= len as f32);
+                rest = later;
+            }
+        } else {
+            let pooled: Vec<usize> = texts.iter().map(|words| words.pooled).collect();
+            self.blocks.forward_pooled(&mut room.scratch, &lengths, &pooled, None);
+            vectors.copy_from_slice(&room.scratch.picked[..count * width]);
+        }
+        if let Some(norm) = &self.norm_post {
+            norm.apply_in_place(vectors);
+        }
+        match &self.pooler {
+            Some(pooler) => {
+                let mut rows = Rows::new(self.isa, Number::F32, width);
+                rows.convert(vectors, width, count);
+                let mut made = vec![0.0; count * pooler.outputs()];
+                pooler.apply(count, &rows, Out::Floats(&mut made, pooler.outputs()), Epilogue::STORE);
+                if self.config.pooler.is_some_and(|pooler| pooler.tanh) {
+                    made.iter_mut().for_each(|x| *x = x.tanh());
+                }
+                room.pooled.convert(&made, pooler.outputs(), count);
+            }
+            None => room.pooled.convert(vectors, width, count),
+        }
+        self.head.apply(self.isa, &mut room.pooled, count, out, self.dim); // (texts, dim)
         lock().push(room);
         Ok(())
+    }
+
+    fn room(&self) -> Room {
+        let pooled = self.pooler.as_ref().map_or(self.config.blocks.width, Dense::outputs);
+        Room {
+            scratch: self.blocks.scratch(),
+            pooled: Rows::new(self.isa, Number::F32, pooled),
+            vectors: Aligned::default(),
+        }
     }
 }

@@ -6,18 +6,27 @@
 
 use std::sync::Mutex;
 
+use candle_core::{Device, Result as TensorResult, Tensor};
 use rayon::prelude::*;
 
 use super::aligned::Aligned;
-use super::blocks::{Blocks, Scratch, Source};
+use super::blocks::{Blocks, Scratch};
 use super::dense::{Dense, Out, Raw};
 use super::finish::Epilogue;
+use super::head::{Head, Query, QueryRoom};
 use super::norm::LayerNorm;
 use super::parts::Part;
+use super::rotation::Rotation;
 use super::rows::{Number, Rows};
+use super::simd::Isa;
+use super::source::Source;
 use crate::Result;
 use crate::image::Preprocess;
-use crate::model::config::{ImagePool, VisionConfig};
+use crate::model::config::{Pool, Positions, Stem, VitConfig};
+use crate::model::linear::tensor_error;
+use crate::model::loader::Loader;
+use crate::model::trunk::stem;
+use crate::model::vision::angles;
 
 /// Most tokens of one pass, but for one picture that has more: enough rows for the products to make use of their weights, few
 /// enough for what one product leaves to be still in the caches when the next one reads it.
@@ -25,23 +34,42 @@ const TOKENS: usize = 200;
 
 /// A vision transformer and its projection.
 pub(crate) struct VisionTower {
-    config: VisionConfig,
-    patch: Dense,
+    isa: Isa,
+    config: VitConfig,
+    dim: usize,
+    entry: Entry,
     /// What stands at each token before the patches are added: the position, and at the first the class token.
     // (tokens, width)
     position: Part<f32>,
     norm_pre: Option<LayerNorm>,
+    rotation: Option<Rotation>,
     blocks: Blocks,
-    norm_post: LayerNorm,
-    projection: Dense,
+    pool: Option<Query>,
+    norm_post: Option<LayerNorm>,
+    head: Head,
     free: Mutex<Vec<Room>>,
+}
+
+/// How pictures become tokens.
+enum Entry {
+    Patches {
+        size: (usize, usize),
+        weights: Dense,
+    },
+    /// On tensors: a few percent of the tower.
+    Convolutions {
+        stem: Box<stem::Stem>,
+        levels: Box<[[f32; 256]; 3]>,
+    },
 }
 
 /// Working memory of one thread.
 struct Room {
-    patches: Rows,
+    patches: Option<Rows>,
     embedded: Aligned<f32>,
     pooled: Rows,
+    query: Option<QueryRoom>,
+    vectors: Aligned<f32>,
     scratch: Scratch,
 }
 
@@ -49,48 +77,66 @@ impl VisionTower {
     /// The tower from the next parts of a store.
     pub(super) fn take(
         source: &mut Source<'_>,
-        config: &VisionConfig,
+        config: &VitConfig,
         preprocess: &Preprocess,
         dim: usize,
     ) -> Result<Self> {
-        let transformer = &config.transformer;
-        let (width, eps) = (transformer.width, transformer.norm_eps);
+        let (width, eps) = (config.blocks.width, config.blocks.norm_eps);
         let (rows, columns) = config.grid();
-        // Rounding pixels to bytes is exact; rounding these weights to bytes is not, and they are 3 % of the arithmetic.
-        let fine = match source.number {
-            Number::F32 => Number::F32,
-            _ if source.isa.multiplies_pairs() => Number::Bf16,
-            _ => Number::F32,
-        };
-        let values = 3 * config.patch.0 * config.patch.1;
-        let padded = values.next_multiple_of(8);
-        let (weights, isa) = (source.weights, source.isa);
-        let patch = Dense::take(&mut source.parts, isa, fine, (padded, width), || {
-            Ok(patch_weights(&weights.get("image.patch.weight")?.0, config.patch, preprocess, padded))
-        })?;
-        let position = source.parts.take((rows * columns + 1) * width, |to: &mut [f32]| {
-            to.copy_from_slice(&weights.get("image.position")?.0);
-            to.iter_mut().zip(&weights.get("image.class")?.0).for_each(|(to, class)| *to += class);
+        let (prefix, patches) = (usize::from(config.class), rows * columns);
+        let weights = source.weights;
+        let entry = Entry::take(source, config, preprocess)?;
+        let position = source.parts.take((patches + prefix) * width, |to: &mut [f32]| {
+            match config.positions {
+                Positions::All => to.copy_from_slice(&weights.get("image.position")?.0),
+                Positions::Patches => to[prefix * width..].copy_from_slice(&weights.get("image.position")?.0),
+                Positions::None => {}
+            }
+            if config.class {
+                to.iter_mut().zip(&weights.get("image.class")?.0).for_each(|(to, class)| *to += class);
+            }
             Ok(())
         })?;
         let norm_pre = if config.norm_pre { Some(source.norm("image.norm_pre", width, eps)?) } else { None };
-        let pooled = config.pool == ImagePool::Token;
+        let rotation = config.rotation.as_ref().map(|grid| {
+            let head = width / config.blocks.heads;
+            Rotation::new(head / 2, &angles(grid, (rows, columns), prefix, head))
+        });
+        let blocks = Blocks::take(source, "image", &config.blocks, false, config.pool == Pool::Token)?;
+        let pool = match &config.pool {
+            Pool::Attention(pool) => Some(Query::take(source, pool, width, eps)?),
+            Pool::Token | Pool::Average => None,
+        };
+        let normed = if config.norm_tokens { width } else { config.pooled_width() };
+        let norm_post = if config.norm_tokens || config.norm_pooled {
+            Some(source.norm("image.norm_post", normed, eps)?)
+        } else {
+            None
+        };
+        let head = Head::take(source, "image.projection", config.projection, config.pooled_width(), dim)?;
         Ok(Self {
-            patch,
+            isa: source.isa,
+            config: config.clone(),
+            dim,
+            entry,
             position,
             norm_pre,
-            blocks: Blocks::take(source, "image", transformer, false, pooled)?,
-            norm_post: source.norm("image.norm_post", width, eps)?,
-            projection: source.dense("image.projection", Number::F32, width, dim)?,
-            config: config.clone(),
+            rotation,
+            blocks,
+            pool,
+            norm_post,
+            head,
             free: Mutex::default(),
         })
     }
 
     /// One row per picture of RGB bytes, not normalised; pictures are spread over the threads of rayon.
-    pub(crate) fn encode(&self, pictures: &[u8]) -> Vec<f32> {
+    ///
+    /// # Errors
+    /// Those of a stem of convolutions, which is evaluated on tensors.
+    pub(crate) fn encode(&self, pictures: &[u8]) -> Result<Vec<f32>> {
         let size = self.config.image.0 * self.config.image.1 * 3;
-        let dim = self.projection.outputs();
+        let dim = self.dim;
         let count = pictures.len() / size;
         let mut out = vec![0.0; count * dim];
         let (down, across) = self.config.grid();
@@ -101,12 +147,13 @@ impl VisionTower {
             let lock = || self.free.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
             let free = lock().pop();
             let mut room = free.unwrap_or_else(|| self.room());
-            self.forward(pictures, size, out, &mut room);
+            self.forward(pictures, size, out, &mut room)?;
             lock().push(room);
+            Ok(())
         };
         if passes <= 1 {
             // No need to wake another thread.
-            run((&mut out, pictures));
+            run((&mut out, pictures)).map_err(tensor_error)?;
         } else {
             let mut rest = out.as_mut_slice();
             let mut parts = Vec::with_capacity(passes);
@@ -116,73 +163,94 @@ impl VisionTower {
                 parts.push((now, &pictures[from * size..to * size]));
                 rest = later;
             }
-            parts.into_par_iter().for_each(run);
+            parts.into_par_iter().try_for_each(run).map_err(tensor_error)?;
         }
-        out
+        Ok(out)
     }
 
     fn room(&self) -> Room {
-        let isa = self.patch.isa();
-        let values = 3 * self.config.patch.0 * self.config.patch.1;
         Room {
-            patches: Rows::new(isa, self.patch.number(), values.next_multiple_of(8)),
+            patches: match &self.entry {
+                Entry::Patches { size, weights } => {
+                    let values = 3 * size.0 * size.1;
+                    Some(Rows::new(self.isa, weights.number(), values.next_multiple_of(8)))
+                }
+                Entry::Convolutions { .. } => None,
+            },
             embedded: Aligned::default(),
-            pooled: Rows::new(isa, Number::F32, self.config.transformer.width),
+            pooled: Rows::new(self.isa, Number::F32, self.config.pooled_width()),
+            query: self.pool.as_ref().map(|pool| pool.room(self.config.blocks.width)),
+            vectors: Aligned::default(),
             scratch: self.blocks.scratch(),
         }
     }
 
-    fn forward(&self, pictures: &[u8], size: usize, out: &mut [f32], room: &mut Room) {
-        let width = self.config.transformer.width;
+    fn forward(&self, pictures: &[u8], size: usize, out: &mut [f32], room: &mut Room) -> TensorResult<()> {
+        let width = self.config.blocks.width;
         let (rows, columns) = self.config.grid();
         let (patches, count) = (rows * columns, pictures.len() / size);
-        let tokens = patches + 1;
+        let prefix = usize::from(self.config.class);
+        let tokens = patches + prefix;
         if count == 0 {
-            return;
+            return Ok(());
         }
-        self.read_patches(pictures, size, &mut room.patches);
-        let embedded = room.embedded.at_least(count * patches * width);
-        self.patch.apply(count * patches, &room.patches, Out::Floats(embedded, width), Epilogue::STORE); // (count · patches, width)
+        let embedded = room.embedded.at_least(count * patches * width); // (count · patches, width)
+        match (&self.entry, &mut room.patches) {
+            (Entry::Patches { size: patch, weights }, Some(rows)) => {
+                self.read_patches(pictures, size, *patch, rows);
+                weights.apply(count * patches, rows, Out::Floats(embedded, width), Epilogue::STORE);
+            }
+            (Entry::Convolutions { stem, levels }, _) => {
+                embedded.copy_from_slice(&convolve(stem, levels, pictures, self.config.image)?);
+            }
+            (Entry::Patches { .. }, None) => {}
+        }
         let x = room.scratch.x.at_least(count * tokens * width); // (count · tokens, width)
         for (x, embedded) in x.chunks_exact_mut(tokens * width).zip(embedded.chunks_exact(patches * width)) {
             x.copy_from_slice(&self.position);
-            x[width..].iter_mut().zip(embedded).for_each(|(x, e)| *x += e);
+            x[prefix * width..].iter_mut().zip(embedded).for_each(|(x, e)| *x += e);
         }
         if let Some(norm) = &self.norm_pre {
             norm.apply_in_place(x);
         }
         let lengths = vec![tokens; count];
-        match self.config.pool {
-            ImagePool::Token => {
-                self.blocks.forward_pooled(&mut room.scratch, &lengths, &vec![0; count]);
-                room.pooled.normalise(&self.norm_post, &room.scratch.picked, count);
-            }
-            ImagePool::Average => {
-                self.blocks.forward(&mut room.scratch, &lengths);
-                let x = &mut room.scratch.x[..count * tokens * width];
-                if !self.config.norm_after_pool {
-                    self.norm_post.apply_in_place(x);
+        let rotation = self.rotation.as_ref();
+        let before = self.norm_post.as_ref().filter(|_| self.config.norm_tokens);
+        let after = self.norm_post.as_ref().filter(|_| self.config.norm_pooled);
+        let pooled_width = self.config.pooled_width();
+        let vectors = room.vectors.at_least(count * pooled_width); // (count, pooled width)
+        if self.config.pool == Pool::Token {
+            self.blocks.forward_pooled(&mut room.scratch, &lengths, &vec![0; count], rotation);
+            vectors.copy_from_slice(&room.scratch.picked[..count * width]);
+            // The norm works on each token by itself, so it may come after the choice.
+            before.iter().for_each(|norm| norm.apply_in_place(vectors));
+        } else {
+            self.blocks.forward(&mut room.scratch, &lengths, rotation);
+            let x = &mut room.scratch.x[..count * tokens * width];
+            before.iter().for_each(|norm| norm.apply_in_place(x));
+            match (&self.pool, &mut room.query) {
+                (Some(pool), Some(query)) => pool.apply(x, count, tokens, query, vectors),
+                _ => {
+                    for (row, x) in vectors.chunks_exact_mut(width).zip(x.chunks_exact(tokens * width)) {
+                        row.fill(0.0);
+                        for token in x.chunks_exact(width).skip(prefix) {
+                            row.iter_mut().zip(token).for_each(|(sum, x)| *sum += x);
+                        }
+                        row.iter_mut().for_each(|sum| *sum /= patches as f32);
+                    }
                 }
-                let norm = self.config.norm_after_pool.then_some(&self.norm_post);
-                room.pooled.fill(count, |i, row| {
-                    row.fill(0.0);
-                    for token in x[i * tokens * width..(i + 1) * tokens * width].chunks_exact(width).skip(1) {
-                        row.iter_mut().zip(token).for_each(|(sum, x)| *sum += x);
-                    }
-                    row.iter_mut().for_each(|sum| *sum /= patches as f32);
-                    if let Some(norm) = norm {
-                        norm.apply_in_place(row);
-                    }
-                });
             }
         }
-        let dim = self.projection.outputs();
-        self.projection.apply(count, &room.pooled, Out::Floats(out, dim), Epilogue::STORE); // (count, dim)
+        match after {
+            Some(norm) => room.pooled.normalise(norm, vectors, count),
+            None => room.pooled.convert(vectors, pooled_width, count),
+        }
+        self.head.apply(self.isa, &mut room.pooled, count, out, self.dim); // (count, dim)
+        Ok(())
     }
 
     /// Each patch as a row: its lines, as they lie in the picture.
-    fn read_patches(&self, pictures: &[u8], size: usize, rows: &mut Rows) {
-        let (height, width) = self.config.patch;
+    fn read_patches(&self, pictures: &[u8], size: usize, (height, width): (usize, usize), rows: &mut Rows) {
         let (down, across) = self.config.grid();
         let stride = self.config.image.1 * 3;
         let values = 3 * height * width;
@@ -196,6 +264,51 @@ impl VisionTower {
             row[values..].fill(0.0);
         });
     }
+}
+
+impl Entry {
+    fn take(source: &mut Source<'_>, config: &VitConfig, preprocess: &Preprocess) -> Result<Self> {
+        let (weights, isa, fine) = (source.weights, source.isa, source.fine());
+        match &config.stem {
+            Stem::Patches { size, biased, .. } => {
+                let padded = (3 * size.0 * size.1).next_multiple_of(8);
+                let dense = Dense::take(&mut source.parts, isa, fine, (padded, config.blocks.width), || {
+                    let mut raw = patch_weights(&weights.get("image.patch.weight")?.0, *size, preprocess, padded);
+                    if *biased {
+                        let bias = weights.get("image.patch.bias")?.0;
+                        raw.bias.iter_mut().zip(&bias).for_each(|(sum, bias)| *sum += bias);
+                    }
+                    Ok(raw)
+                })?;
+                Ok(Entry::Patches { size: *size, weights: dense })
+            }
+            Stem::Convolutions(stem) => {
+                let stem = stem::Stem::load(&Loader::new(weights, &Device::Cpu), stem)?;
+                let levels = std::array::from_fn(|c| {
+                    std::array::from_fn(|byte| (byte as f32 / 255.0 - preprocess.mean[c]) / preprocess.std[c])
+                });
+                Ok(Entry::Convolutions { stem: Box::new(stem), levels: Box::new(levels) })
+            }
+        }
+    }
+}
+
+/// Tokens of pictures, by a stem on tensors: (count · patches, width).
+fn convolve(
+    stem: &stem::Stem,
+    levels: &[[f32; 256]; 3],
+    pictures: &[u8],
+    (height, width): (usize, usize),
+) -> TensorResult<Vec<f32>> {
+    let mut values = Vec::with_capacity(pictures.len());
+    for picture in pictures.chunks_exact(height * width * 3) {
+        for (channel, levels) in levels.iter().enumerate() {
+            values.extend(picture[channel..].iter().step_by(3).map(|&byte| levels[usize::from(byte)]));
+        }
+    }
+    let count = pictures.len() / (height * width * 3);
+    let x = Tensor::from_vec(values, (count, 3, height, width), &Device::Cpu)?;
+    stem.forward(&x)?.flatten_from(2)?.transpose(1, 2)?.contiguous()?.flatten_all()?.to_vec1()
 }
 
 /// The patch embedding for bytes less 128, line by line: `w · ((byte / 255 - mean) / std)`, multiplied out.

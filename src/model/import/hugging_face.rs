@@ -11,8 +11,8 @@ use serde_json::{Map, Value};
 use super::hugging_face_names::Names;
 use super::json::{self, Object, bad};
 use super::processor::{self, read_preprocess};
-use super::{Import, check_transformer};
-use crate::Result;
+use super::{Checks, Import, check_transformer};
+use crate::{Error, Result};
 use crate::model::config::{
     Activation, AttentionPool, BlocksConfig, ImageConfig, ImagePool, ModelConfig, NormOrder, Padding, Place, Pool,
     Pooler, Projection, ReaderConfig, Stem, TextConfig, TextKind, TextPool, TransformerConfig, VisionConfig, VitConfig,
@@ -40,10 +40,10 @@ pub(super) enum Kind {
 }
 
 /// Reads the directory.
-pub(super) fn import(dir: &Path) -> Result<Import> {
+pub(super) fn import(dir: &Path, checks: Checks) -> Result<Import> {
     let path = dir.join(CONFIG);
     let value = json::read(&path)?;
-    let root = Object::root(&path, &value)?;
+    let root = Object::root(&path, &value, checks)?;
     let kind = match root.text("model_type")? {
         Some("clip") => Kind::Clip,
         Some("metaclip_2") => Kind::MetaClip,
@@ -53,7 +53,10 @@ pub(super) fn import(dir: &Path) -> Result<Import> {
         Some("altclip") => Kind::AltClip,
         Some("blip") => Kind::Blip,
         Some("aimv2") => Kind::Aimv2,
-        Some(_) => return Err(root.unsupported("model_type")),
+        Some(other) => {
+            let value = format!("{other}{}", why_not(other));
+            return Err(Error::UnsupportedModel { path, key: "model_type".into(), value });
+        }
         None => return Err(bad(&path, "the key model_type is missing; expected a model directory of the kind clip")),
     };
     // Code or number formats of their own.
@@ -71,13 +74,13 @@ pub(super) fn import(dir: &Path) -> Result<Import> {
     let image = with_tower(&root, "vision_config", kind, read_vision)?;
     let text = with_tower(&root, "text_config", kind, read_text)?;
     let preprocess = match kind {
-        Kind::Siglip => read_preprocess(dir, image.size(), &processor::SIGLIP)?,
-        Kind::Blip => read_preprocess(dir, image.size(), &processor::BLIP)?,
+        Kind::Siglip => read_preprocess(dir, image.size(), &processor::SIGLIP, checks)?,
+        Kind::Blip => read_preprocess(dir, image.size(), &processor::BLIP, checks)?,
         // The processor there makes pictures for the segments; its CLIP is the original one, with that one's processor.
         Kind::ClipSeg => processor::clip_at(image.size()),
-        _ => read_preprocess(dir, image.size(), &processor::CLIP)?,
+        _ => read_preprocess(dir, image.size(), &processor::CLIP, checks)?,
     };
-    let clean = if kind == Kind::Siglip { siglip_clean(dir)? } else { Clean::None };
+    let clean = if kind == Kind::Siglip { siglip_clean(dir, checks)? } else { Clean::None };
     let tokenizer_kind = TokenizerKind::File { clean, strip_separator: false, pad_to_context: kind == Kind::Siglip };
     let (context, vocabulary) = text.sizes();
     let tokenizer = TokenizerConfig { dir: dir.to_path_buf(), context, vocabulary, kind: tokenizer_kind };
@@ -85,16 +88,34 @@ pub(super) fn import(dir: &Path) -> Result<Import> {
     let checkpoint = Checkpoint::open(&weight_files(dir)?)?;
     let names = Names::new(kind, &checkpoint);
     let origin = |name: &str| names.origin(name);
-    let weights = Weights::new(checkpoint, &config.tensors()?, origin, |name| names.is_not_a_weight(name))?;
+    let weights = Weights::new(checkpoint, &config.tensors()?, origin, |name| {
+        checks == Checks::Lenient || names.is_not_a_weight(name)
+    })?;
     Ok(Import { config, weights, tokenizer })
+}
+
+/// Why a kind of model is not loaded, for those that one may expect to be.
+fn why_not(kind: &str) -> &'static str {
+    match kind {
+        "siglip2" => ", whose pictures have no fixed size,",
+        "align" => ", whose image tower is an EfficientNet,",
+        "blip-2" => ", whose pictures have 32 vectors each,",
+        "bridgetower" => ", whose towers look at each other,",
+        "vision-text-dual-encoder" => ", whose towers may be of any kind,",
+        "owlvit" | "owlv2" => ", whose vectors are those of patches,",
+        "groupvit" => ", whose image tower groups its tokens,",
+        "xclip" => ", whose pictures are videos,",
+        "clap" => ", which hears instead of seeing,",
+        _ => "",
+    }
 }
 
 /// What the tokenizer's class does to a text before its `tokenizer.json` gets it: the first generation's takes the punctuation
 /// away, the second's only the capitals, as their trainings did.
-fn siglip_clean(dir: &Path) -> Result<Clean> {
+fn siglip_clean(dir: &Path, checks: Checks) -> Result<Clean> {
     let path = dir.join("tokenizer_config.json");
     let value = if path.is_file() { json::read(&path)? } else { Value::Object(Map::new()) };
-    let cfg = Object::root(&path, &value)?;
+    let cfg = Object::root(&path, &value, checks)?;
     match cfg.text("tokenizer_class")? {
         Some(class) if class.starts_with("Gemma") || class.starts_with("Siglip2") => Ok(Clean::LowerOnly),
         Some(class) if class.starts_with("Siglip") => Ok(Clean::Letters),
@@ -111,7 +132,7 @@ fn with_tower<T>(root: &Object, key: &str, kind: Kind, read: impl Fn(&Object, Ki
         None => {
             let nothing = Value::Object(Map::from_iter([(name.to_owned(), Value::Object(Map::new()))]));
             let file = root.file();
-            let empty = Object::root(&file, &nothing)?;
+            let empty = Object::root(&file, &nothing, root.checks())?;
             read(&empty.required(name)?, kind)
         }
     }

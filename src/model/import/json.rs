@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::Checks;
 use crate::{Error, Result};
 
 /// No model counts higher, and sums and products of smaller numbers cannot overflow.
@@ -20,6 +21,7 @@ pub(super) struct Object<'a> {
     prefix: String,
     map: &'a Map<String, Value>,
     read: RefCell<BTreeSet<String>>,
+    checks: Checks,
 }
 
 /// Reads a JSON file.
@@ -35,9 +37,14 @@ pub(super) fn bad(path: &Path, reason: impl Into<String>) -> Error {
 
 impl<'a> Object<'a> {
     /// The root object of `file`.
-    pub(super) fn root(file: &'a Path, value: &'a Value) -> Result<Self> {
+    pub(super) fn root(file: &'a Path, value: &'a Value, checks: Checks) -> Result<Self> {
         let map = value.as_object().ok_or_else(|| bad(file, "expected a JSON object"))?;
-        Ok(Self { file, prefix: String::new(), map, read: RefCell::default() })
+        Ok(Self { file, prefix: String::new(), map, read: RefCell::default(), checks })
+    }
+
+    /// What is checked.
+    pub(super) fn checks(&self) -> Checks {
+        self.checks
     }
 
     /// The file.
@@ -67,7 +74,7 @@ impl<'a> Object<'a> {
         let Some(value) = self.get(key) else { return Ok(None) };
         let map = value.as_object().ok_or_else(|| self.wrong(key, value, "an object"))?;
         let prefix = format!("{}{key}.", self.prefix);
-        Ok(Some(Object { file: self.file, prefix, map, read: RefCell::default() }))
+        Ok(Some(Object { file: self.file, prefix, map, read: RefCell::default(), checks: self.checks }))
     }
 
     /// A nested object that must be there.
@@ -144,6 +151,9 @@ impl<'a> Object<'a> {
 
     /// Refuses the first key that was neither read nor called harmless.
     pub(super) fn finish(self) -> Result<()> {
+        if self.checks == Checks::Lenient {
+            return Ok(());
+        }
         let read = self.read.borrow();
         match self.map.iter().find(|(key, value)| !value.is_null() && !read.contains(*key)) {
             Some((key, _)) => Err(self.unsupported(key)),

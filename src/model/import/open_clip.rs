@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use super::json::{self, Object, bad};
-use super::{CLIP_MEAN, CLIP_STD, Import, check_transformer};
+use super::{CLIP_MEAN, CLIP_STD, Checks, Import, check_transformer};
 use super::{names, resnet, text_models, timm};
 use crate::image::{Interpolation, Preprocess, ResizeMode};
 use crate::model::config::{
@@ -40,10 +40,10 @@ const BLOCK_VARIANTS: [&str; 6] =
 const CLIP_VOCABULARY: usize = 49_408;
 
 /// Reads the directory.
-pub(super) fn import(dir: &Path) -> Result<Import> {
+pub(super) fn import(dir: &Path, checks: Checks) -> Result<Import> {
     let path = dir.join(CONFIG);
     let value = json::read(&path)?;
-    let root = Object::root(&path, &value)?;
+    let root = Object::root(&path, &value, checks)?;
     let model = root.required("model_cfg")?;
     let checkpoint = Checkpoint::open(&[weight_file(dir)?])?;
     let (config, tokenizer) = read_model(&model, dir, root.object("preprocess_cfg")?, &checkpoint)?;
@@ -51,7 +51,8 @@ pub(super) fn import(dir: &Path) -> Result<Import> {
 
     let names = names::Names::new(&config, &checkpoint);
     let origins = config.tensors()?.into_iter().map(|spec| (names.origin(&spec.name, &checkpoint), spec)).collect();
-    let weights = Weights::with_origins(checkpoint, origins, names::is_not_a_weight)?;
+    let weights =
+        Weights::with_origins(checkpoint, origins, |name| checks == Checks::Lenient || names::is_not_a_weight(name))?;
     Ok(Import { config, weights, tokenizer })
 }
 

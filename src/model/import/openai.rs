@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::json::bad;
 use super::names::{self, Names};
-use super::{CLIP_MEAN, CLIP_STD, Import};
+use super::{CLIP_MEAN, CLIP_STD, Checks, Import};
 use crate::Result;
 use crate::image::{Interpolation, Preprocess, ResizeMode};
 use crate::model::config::{
@@ -37,7 +37,7 @@ pub(super) fn archive(dir: &Path) -> Option<PathBuf> {
 }
 
 /// Reads the archive.
-pub(super) fn import(path: &Path) -> Result<Import> {
+pub(super) fn import(path: &Path, checks: Checks) -> Result<Import> {
     let checkpoint = Checkpoint::open(&[path.to_path_buf()])?;
     if !["input_resolution", "context_length", "vocab_size"].iter().all(|name| checkpoint.contains(name)) {
         let reason = "weights without a configuration, and not one of OpenAI's archives; put an open_clip_config.json beside \
@@ -106,6 +106,7 @@ pub(super) fn import(path: &Path) -> Result<Import> {
     let config = ModelConfig { dim, image, text, preprocess };
     let names = Names::new(&config, &checkpoint);
     let origins = config.tensors()?.into_iter().map(|spec| (names.origin(&spec.name, &checkpoint), spec)).collect();
-    let weights = Weights::with_origins(checkpoint, origins, names::is_not_a_weight)?;
+    let weights =
+        Weights::with_origins(checkpoint, origins, |name| checks == Checks::Lenient || names::is_not_a_weight(name))?;
     Ok(Import { config, weights, tokenizer })
 }

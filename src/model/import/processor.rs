@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::json::{self, Object, bad};
-use super::{CLIP_MEAN, CLIP_STD};
+use super::{CLIP_MEAN, CLIP_STD, Checks};
 use crate::Result;
 use crate::image::{Interpolation, Preprocess, ResizeMode};
 
@@ -44,7 +44,12 @@ pub(super) fn clip_at(size: (usize, usize)) -> Preprocess {
 }
 
 /// The picture processor: `preprocessor_config.json`, or its place inside the newer `processor_config.json`.
-pub(super) fn read_preprocess(dir: &Path, image: (usize, usize), defaults: &Processor) -> Result<Preprocess> {
+pub(super) fn read_preprocess(
+    dir: &Path,
+    image: (usize, usize),
+    defaults: &Processor,
+    checks: Checks,
+) -> Result<Preprocess> {
     let plain = dir.join("preprocessor_config.json");
     let nested = dir.join("processor_config.json");
     let (path, value) = if plain.is_file() {
@@ -57,7 +62,7 @@ pub(super) fn read_preprocess(dir: &Path, image: (usize, usize), defaults: &Proc
     } else {
         (plain, Value::Object(Map::new()))
     };
-    let cfg = Object::root(&path, &value)?;
+    let cfg = Object::root(&path, &value, checks)?;
     for key in ["image_processor_type", "feature_extractor_type"] {
         if cfg.text(key)?.is_some_and(|kind| !defaults.kinds.iter().any(|known| kind.starts_with(known))) {
             return Err(cfg.unsupported(key));
@@ -90,7 +95,7 @@ pub(super) fn read_preprocess(dir: &Path, image: (usize, usize), defaults: &Proc
             Some(_) => return Err(cfg.unsupported("crop_size")),
         },
     };
-    if size != image {
+    if size != image && checks == Checks::Strict {
         let reason =
             format!("makes pictures of {} × {}, but the model takes {} × {}", size.1, size.0, image.1, image.0);
         return Err(bad(&path, reason));
@@ -99,7 +104,7 @@ pub(super) fn read_preprocess(dir: &Path, image: (usize, usize), defaults: &Proc
     let mean = cfg.channels("image_mean")?.unwrap_or(defaults.mean);
     let std = cfg.channels("image_std")?.unwrap_or(defaults.std);
     Ok(Preprocess {
-        size,
+        size: image,
         mean: if normalise { mean } else { [0.0; 3] },
         std: if normalise { std } else { [1.0; 3] },
         interpolation,

@@ -53,7 +53,7 @@ const fn t(repository: &'static str) -> Source {
 /// All known models.
 #[rustfmt::skip]
 pub const MODELS: &[Model] = &[
-    Model { alias: "rn50-openai", open_clip: "RN50:openai", summary: "CLIP ResNet-50 by OpenAI, convolutions only",
+    Model { alias: "rn50-openai", open_clip: "RN50-quickgelu:openai", summary: "CLIP ResNet-50 by OpenAI, convolutions only",
         sources: &[o("timm/resnet50_clip.openai")],
         dim: 1024, image_size: 224, parameters_10k: 10_201, licence: Mit, languages: English, scores: csv(59.82, [57.36, 83.18, 90.04], [28.54, 52.91]) },
     Model { alias: "rn101-openai", open_clip: "RN101:openai", summary: "CLIP ResNet-101 by OpenAI",
@@ -146,7 +146,7 @@ pub const MODELS: &[Model] = &[
     Model { alias: "vit-b-16-metaclip", open_clip: "ViT-B-16-quickgelu:metaclip_fullcc", summary: "CLIP ViT-B/16 by Meta",
         sources: &[o("timm/vit_base_patch16_clip_224.metaclip_2pt5b")],
         dim: 512, image_size: 224, parameters_10k: 14_962, licence: CcByNc4, languages: English, scores: csv(72.12, [70.72, 90.82, 94.54], [41.34, 67.18]) },
-    Model { alias: "vit-b-16-dfn", open_clip: "ViT-B-16-quickgelu:dfn2b", summary: "CLIP ViT-B/16 by Apple, on pictures that a network filtered",
+    Model { alias: "vit-b-16-dfn", open_clip: "ViT-B-16:dfn2b", summary: "CLIP ViT-B/16 by Apple, on pictures that a network filtered",
         sources: &[o("apple/DFN2B-CLIP-ViT-B-16")],
         dim: 512, image_size: 224, parameters_10k: 14_962, licence: AppleDfn, languages: English, scores: csv(76.24, [69.12, 89.82, 94.06], [43.39, 69.24]) },
     Model { alias: "vit-b-16-plus-240", open_clip: "ViT-B-16-plus-240:laion400m_e32", summary: "CLIP ViT-B/16+ by LAION at 240 pixels",

@@ -109,7 +109,7 @@ pub(crate) fn run(args: &ModelsArgs, common: &Common, talk: &Talk) -> anyhow::Re
             writeln!(io::stdout(), "{}", directory.display())?;
             Ok(Outcome::Done)
         }
-        Some(ModelsCommand::Add { place, name }) => add(place, name.as_deref(), talk),
+        Some(ModelsCommand::Add { place, name }) => add(place, name.as_deref(), common, talk),
         Some(ModelsCommand::Remove { name }) => {
             if !added::remove(name)? {
                 anyhow::bail!("{name} is no model of your own; `tintype models` lists them");
@@ -134,13 +134,13 @@ fn here(name: &str) -> anyhow::Result<Option<PathBuf>> {
 }
 
 /// Notes a model of the user's own. A directory is loaded once, so that what cannot be used is said now.
-fn add(place: &str, name: Option<&str>, talk: &Talk) -> anyhow::Result<Outcome> {
+fn add(place: &str, name: Option<&str>, common: &Common, talk: &Talk) -> anyhow::Result<Outcome> {
     let place = Place::of(place)?;
     let name = name.map_or_else(|| place.default_name(), str::to_owned);
     let known = match &place {
         Place::Repository(repository) => find(repository).ok(),
         Place::Directory(directory) => {
-            tintype::Encoder::load(directory)?;
+            tintype::Encoder::load_with(directory, &library::options(common))?;
             None
         }
     };
@@ -236,6 +236,9 @@ fn switch_apart(choice: &str, directory: &Path, common: &Common) -> anyhow::Resu
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("--library").arg(directory).args(["models", "use", choice]);
     command.args(["--precision", &common.precision.name(), "--device", &common.device_name()]);
+    if common.lenient {
+        command.arg("--lenient");
+    }
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
     #[cfg(unix)]
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
