@@ -6,7 +6,7 @@
 use serde_json::Value;
 
 use super::run::{Evaluation, Task};
-use crate::model::registry;
+use crate::model::registry::{self, Origin};
 
 /// A published score beside ours.
 #[derive(Clone, Debug, PartialEq)]
@@ -77,12 +77,14 @@ pub fn published(result: &Evaluation) -> Vec<Published> {
         return Vec::new();
     }
     let name = format!("{}:{}", result.model, result.pretrained);
-    let known = registry::MODELS.iter().find(|model| model.open_clip == name).map(|model| &model.scores);
+    // Those of other origins were measured in other ways.
+    let alike = |scores: &&registry::Scores| matches!(scores.origin, Origin::OpenClip | Origin::Apple);
+    let known = registry::MODELS.iter().find(|model| model.open_clip == name).map(|model| &model.scores).filter(alike);
     let more = SCORES.iter().find(|(model, _)| *model == name).map(|(_, scores)| scores);
     let mut scores: Vec<(&str, f64)> = Vec::new();
     let band = match (result.dataset.as_str(), result.pictures) {
         ("imagenet1k", 50_000) => {
-            scores.extend(known.map(|known| ("acc1", two_digits(known.imagenet))));
+            scores.extend(known.and_then(|known| known.imagenet).map(|score| ("acc1", two_digits(score))));
             0.3
         }
         ("cifar10", 10_000) => {
@@ -94,14 +96,14 @@ pub fn published(result: &Evaluation) -> Vec<Published> {
             0.5
         }
         ("flickr30k", 1_000) => {
-            scores.extend(
-                known.into_iter().flat_map(|known| IMAGE_RECALL.into_iter().zip(known.flickr30k.map(two_digits))),
-            );
+            let recall = known.and_then(|known| known.flickr30k);
+            scores.extend(recall.into_iter().flat_map(|recall| IMAGE_RECALL.into_iter().zip(recall.map(two_digits))));
             scores.extend(more.into_iter().flat_map(|more| TEXT_RECALL.into_iter().zip(more.1)));
             0.3
         }
         ("mscoco_captions", 5_000) => {
-            scores.extend(known.into_iter().flat_map(|known| IMAGE_RECALL.into_iter().zip(known.coco.map(two_digits))));
+            let recall = known.into_iter().flat_map(|known| known.coco.into_iter().flatten());
+            scores.extend(IMAGE_RECALL.into_iter().zip(recall.map(two_digits)));
             scores.extend(more.into_iter().flat_map(|more| TEXT_RECALL.into_iter().zip(more.2)));
             0.3
         }

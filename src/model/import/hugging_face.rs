@@ -12,13 +12,13 @@ use super::hugging_face_names::Names;
 use super::json::{self, Object, bad};
 use super::processor::{self, read_preprocess};
 use super::{Checks, Import, check_transformer};
-use crate::{Error, Result};
 use crate::model::config::{
     Activation, AttentionPool, BlocksConfig, ImageConfig, ImagePool, ModelConfig, NormOrder, Padding, Place, Pool,
     Pooler, Projection, ReaderConfig, Stem, TextConfig, TextKind, TextPool, TransformerConfig, VisionConfig, VitConfig,
 };
 use crate::model::tokenizer::{Clean, TokenizerConfig, TokenizerKind};
 use crate::model::weights::{Checkpoint, Weights};
+use crate::{Error, Result};
 
 /// The file that marks such a directory.
 pub(super) const CONFIG: &str = "config.json";
