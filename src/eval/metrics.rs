@@ -5,7 +5,7 @@
 
 use candle_core::{Device, Tensor};
 
-use super::topk::TopK;
+use super::topk::{TopK, sorted};
 use crate::error::Error;
 use crate::{Embeddings, Result};
 
@@ -109,10 +109,8 @@ pub(super) fn accuracy_of(
 pub fn mean_average_precision(images: &Embeddings, classes: &Embeddings, has: &[Vec<bool>]) -> Result<f64> {
     let mut sum = 0.0;
     scores(classes, images, |class, scores| {
-        let mut order: Vec<usize> = (0..scores.len()).collect();
-        order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a])); // stable, as torch's is
         let (mut found, mut precisions) = (0usize, 0.0);
-        for (rank, &picture) in order.iter().enumerate() {
+        for (rank, picture) in sorted(scores).into_iter().enumerate() {
             if has[picture][class] {
                 found += 1;
                 precisions += share(found, rank + 1);

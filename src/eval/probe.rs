@@ -92,7 +92,7 @@ impl Probe {
         mut round: impl FnMut(usize, usize) -> Result<()>,
     ) -> Result<Probe> {
         let (width, count) = (features.dim(), labels.len());
-        let mut random = Random::new(options.seed ^ 0x7072_6f62_65);
+        let mut random = Random::new(options.seed ^ 0x70_726f_6265);
         let bound = 1.0 / (width as f32).sqrt();
         let mut draw = |n: usize| (0..n).map(|_| random.uniform() * bound).collect::<Vec<f32>>();
         let (mut weights, mut bias) = (Adam::new(draw(classes * width)), Adam::new(draw(classes)));
