@@ -10,16 +10,14 @@ use rayon::prelude::*;
 
 use crate::build::Graph;
 use crate::error::Result;
-use crate::format::CALIBRATED_EF;
+use crate::format::{CALIBRATED_EF, CALIBRATED_K};
 use crate::graph::{Scratch, Width, spread};
 use crate::kernel::{CodeQuery, Line};
 use crate::plan::walk_cost;
 
 /// Queries of each kind.
 const QUERIES: u32 = 120;
-/// Neighbours per query.
-pub(crate) const K: usize = 10;
-/// Candidates that a search for [`K`] keeps, however narrow its walk.
+/// Candidates that a search for [`CALIBRATED_K`] keeps, however narrow its walk.
 const KEPT: usize = 30;
 /// Length of the noise in a query like the rows, a row's being 1.
 const NEAR_NOISE: f32 = 0.9;
@@ -49,7 +47,7 @@ pub(crate) fn measure(graph: &Graph<'_>) -> Result<[[f32; CALIBRATED_EF.len()]; 
                     let width = Width { open: ef, keep: KEPT.max(ef) + 1 };
                     graph.walk(&query, width, spread(ef, kind == 1), scratch)?;
                     // The row that the query was made of finds itself; it does not count.
-                    let pool = scratch.pool.iter().filter(|p| p.1 != row).take(K);
+                    let pool = scratch.pool.iter().filter(|p| p.1 != row).take(CALIBRATED_K);
                     *found = pool.filter(|p| truth.contains(&p.1)).count();
                     if *found == truth.len() {
                         // Wider walks find no less, near enough.
@@ -59,13 +57,13 @@ pub(crate) fn measure(graph: &Graph<'_>) -> Result<[[f32; CALIBRATED_EF.len()]; 
                 let mut best = 0;
                 found[..useful].iter_mut().for_each(|f| {
                     best = best.max(*f);
-                    *f = if best == truth.len() { K } else { *f };
+                    *f = if best == truth.len() { CALIBRATED_K } else { *f };
                 });
                 Ok(found)
             })
             .collect::<Result<_>>()?;
         for (at, recall) in recall.iter_mut().enumerate() {
-            *recall = found.iter().map(|f| f[at] as f32).sum::<f32>() / (found.len() * K) as f32;
+            *recall = found.iter().map(|f| f[at] as f32).sum::<f32>() / (found.len() * CALIBRATED_K) as f32;
         }
     }
     Ok(recall)
@@ -78,7 +76,7 @@ fn nearest(graph: &Graph<'_>, nodes: &[u32], query: &CodeQuery, without: u32) ->
     let mut scores = vec![0.0; rows.len()];
     graph.kernels.scores(query, &records, &rows, &mut scores);
     let mut scored: Vec<(f32, u32)> = scores.into_iter().zip(rows).collect();
-    let k = K.min(scored.len());
+    let k = CALIBRATED_K.min(scored.len());
     if k < scored.len() {
         scored.select_nth_unstable_by(k, |a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
     }

@@ -33,6 +33,8 @@ pub(crate) const LEVELS: usize = 8;
 /// Walk widths that a graph is calibrated for.
 pub(crate) const CALIBRATED_EF: [usize; 16] =
     [6, 10, 16, 26, 42, 66, 110, 170, 270, 430, 680, 1080, 1700, 2700, 4300, 6800];
+/// Neighbours that the calibration counts.
+pub(crate) const CALIBRATED_K: usize = 10;
 
 /// Why bytes were not taken: what was found, and where.
 #[derive(Debug)]

@@ -3,8 +3,7 @@
 //! The unit of cost is one code read in sequence. The constants were measured on 100,000 embeddings of 512 numbers; they are
 //! ratios between kinds of memory access and move little between machines.
 
-use crate::calibrate::K;
-use crate::format::CALIBRATED_EF;
+use crate::format::{CALIBRATED_EF, CALIBRATED_K};
 use crate::graph::spread;
 use crate::segment::Part;
 
@@ -78,12 +77,12 @@ fn width(part: &Part, recall: f32, elsewhere: bool) -> Option<usize> {
     Some((from * (to / from).powf(part)).ceil() as usize)
 }
 
-/// The width at which the first `k` are found as the first [`K`] are at `ef`. On CLIP images, with images, noisy images and texts as
-/// queries, for 20 to 200 neighbours, the measured widths lie within a fifth of it: few more where the walk is wide, room for
-/// the neighbours themselves where it is narrow.
+/// The width at which the first `k` are found as the first [`CALIBRATED_K`] are at `ef`. On CLIP images, with images, noisy images
+/// and texts as queries, for 20 to 200 neighbours, the measured widths lie within a fifth of it: few more where the walk is wide,
+/// room for the neighbours themselves where it is narrow.
 fn widened(ef: usize, k: usize) -> usize {
-    let k = k.max(K) as f32;
-    (ef as f32 * (k / K as f32).powf(0.25) + 0.7 * (k - K as f32)).ceil() as usize
+    let k = k.max(CALIBRATED_K) as f32;
+    (ef as f32 * (k / CALIBRATED_K as f32).powf(0.25) + 0.7 * (k - CALIBRATED_K as f32)).ceil() as usize
 }
 
 /// Whether to look up so many keys instead of asking for every row whether its key is among them.
