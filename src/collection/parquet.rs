@@ -105,7 +105,7 @@ impl ParquetTable {
             for (field, array) in schema.fields().iter().zip(batch.columns()) {
                 if vector == Some(field.name()) {
                     vectors = rows_of(array);
-                } else {
+                } else if !is_embedding(array) {
                     columns.push((field.name(), values(array)));
                 }
             }
@@ -125,6 +125,26 @@ impl ParquetTable {
 
 pub(super) fn bad(path: &Path, reason: String) -> Error {
     Error::BadCollection { path: path.to_path_buf(), reason }
+}
+
+/// Numbers of a list that is still metadata, such as a box or a few scores. Longer ones are embeddings of other kinds: as metadata
+/// each would take kilobytes of the catalog, and nobody could ask for them.
+const FEW: i32 = 32;
+
+/// Whether a column holds lists of more than a few floating-point numbers.
+fn is_embedding(array: &ArrayRef) -> bool {
+    let longest = match array.data_type() {
+        kind if !is_vector(kind) => None,
+        DataType::FixedSizeList(_, length) => Some(*length),
+        DataType::List(_) => array.as_list::<i32>().offsets().windows(2).map(|pair| pair[1] - pair[0]).max(),
+        _ => array
+            .as_list::<i64>()
+            .offsets()
+            .windows(2)
+            .map(|pair| (pair[1] - pair[0]).try_into().unwrap_or(i32::MAX))
+            .max(),
+    };
+    longest.is_some_and(|length| length > FEW)
 }
 
 fn is_vector(kind: &DataType) -> bool {
