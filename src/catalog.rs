@@ -15,6 +15,7 @@ mod copies;
 mod describe;
 #[cfg(feature = "server")]
 mod facets;
+mod features;
 mod filter;
 mod item;
 mod key;
@@ -33,6 +34,7 @@ mod write;
 pub(crate) use copies::{Copies, SIDE as COPY_SIDE, SMALL as SMALL_COPY};
 #[cfg(feature = "server")]
 pub(crate) use facets::{Facets, Live};
+pub(crate) use features::KeptFeatures;
 pub(crate) use item::{Item, Said, SourceFile, SourceState, Whereabouts};
 pub use item::{Source, SourceKind};
 pub use key::Key;

@@ -8,6 +8,7 @@
 
 mod dataset;
 mod embed;
+pub(crate) mod learn;
 pub mod metrics;
 mod probe;
 mod prompts;
@@ -17,6 +18,8 @@ mod run;
 mod topk;
 
 pub use dataset::{Dataset, DatasetOptions};
+pub(crate) use dataset::{Truth, bad};
+pub(crate) use embed::Embedder;
 pub use embed::{BadSample, Work};
 pub use probe::ProbeOptions;
 #[cfg(feature = "hub")]

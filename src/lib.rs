@@ -2,6 +2,8 @@
 // The catalog and the ingest know of collections whether or not somebody can read them here.
 #![cfg_attr(not(feature = "collections"), allow(dead_code))]
 
+#[cfg(feature = "collections")]
+pub mod adapt;
 mod catalog;
 #[cfg(feature = "collections")]
 pub mod collection;

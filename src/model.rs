@@ -7,6 +7,7 @@ pub mod cpu;
 mod declared;
 mod dual;
 mod encoder;
+mod head;
 #[cfg(feature = "hub")]
 pub mod hub;
 mod import;
@@ -24,3 +25,4 @@ mod vision;
 mod weights;
 
 pub use encoder::{Device, EmbeddingSpace, Embeddings, Encode, Encoder, EncoderOptions, PixelBatch, Precision};
+pub use head::{Adaptation, Features, Head};

@@ -5,6 +5,8 @@
     reason = "tests fail where they are surprised, and say what they skip"
 )]
 
+#[cfg(feature = "collections")]
+mod adapt;
 mod builtin;
 #[cfg(feature = "cli")]
 mod cli;

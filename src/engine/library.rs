@@ -7,7 +7,7 @@ use std::time::Duration;
 use tintype_index::{Config, Index, KeySet, Metric};
 
 use super::{Status, Switch, VerifyReport};
-use crate::catalog::{CAPTIONS, Catalog, Copies, Key, Reader, Record, Space, WriteLock, absolute};
+use crate::catalog::{CAPTIONS, Catalog, Copies, Hash, KeptFeatures, Key, Reader, Record, Space, WriteLock, absolute};
 #[cfg(feature = "collections")]
 use crate::ingest::{Collect, Merge};
 use crate::ingest::{EmbedCaptions, Ingest, Target};
@@ -172,6 +172,30 @@ impl Engine {
             captions: open_captions(&self.dir, &current.space).ok().flatten(),
             captions_dir: captions_dir(&self.dir, &current.space),
             encoder: Arc::clone(&current.encoder),
+            // A library whose features cannot be opened takes photos in as before.
+            features: KeptFeatures::of(&self.dir).ok().flatten(),
+        }
+    }
+
+    /// From now on keeps what image towers have before their last map, in half precision, for photos that are taken in: an adapted
+    /// model then needs no photo again. Costs two bytes per number (3.6 KB per photo for the built-in model).
+    ///
+    /// Photos that the library knows already are read once when the model is adapted, and kept then.
+    ///
+    /// # Errors
+    /// [`Error::Catalog`].
+    pub fn keep_features(&self) -> Result<()> {
+        KeptFeatures::keep(&self.dir).map(|_| ())
+    }
+
+    /// Of how many contents features are kept that the present model has.
+    ///
+    /// # Errors
+    /// [`Error::Catalog`].
+    pub fn kept_features(&self) -> Result<u64> {
+        match KeptFeatures::of(&self.dir)? {
+            Some(kept) => kept.count(&self.current().encoder.features().fingerprint),
+            None => Ok(0),
         }
     }
 
@@ -205,6 +229,9 @@ impl Engine {
         }
         let reader = self.catalog.read()?;
         Copies::of(&self.dir).retain(|hash| reader.has_content(hash))?;
+        if let Some(features) = KeptFeatures::of(&self.dir)? {
+            features.retain(|hash: &Hash| reader.has_content(&blake3::Hash::from(*hash).to_hex()))?;
+        }
         Ok(dropped.len() as u64)
     }
 

@@ -16,13 +16,13 @@ use crossbeam_channel::RecvTimeoutError;
 
 use super::Engine;
 use super::library::{Current, open_captions, open_index};
-use crate::catalog::{Catalog, Copies, Hash, Key, Reader, Record, Source, SourceKind, is_address};
+use crate::catalog::{Catalog, Copies, Hash, KeptFeatures, Key, Reader, Record, Source, SourceKind, is_address};
 use crate::image::DecodeOptions;
 use crate::ingest::{
     Candidate, EmbedCaptions, Event, Feed, Given, Pace, Progress, Skipped, Stages, Stopped, TICK, Watch, commit_index,
     default_threads, watched,
 };
-use crate::model::Encode;
+use crate::model::{Encode, Features};
 use crate::query::{Condition, Filter};
 use crate::{Error, Result};
 
@@ -30,8 +30,10 @@ use crate::{Error, Result};
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct SwitchReport {
-    /// Vectors that were computed.
+    /// Vectors that were computed from photos.
     pub embedded: u64,
+    /// Vectors that were computed from kept features, or from the present vectors, without the photo.
+    pub projected: u64,
     /// Photos that an interrupted switch had done already, or that are copies of others.
     pub reused: u64,
     /// Photos that could not be read: they cannot be found by their content until an ingest reads them.
@@ -46,6 +48,9 @@ pub struct Switch<'a> {
     threads: usize,
     watch: Watch<'a>,
 }
+
+/// Contents that are projected together.
+const PROJECTED: usize = 1024;
 
 /// Keys of one content that have no vector yet.
 type Todo = HashMap<Hash, Vec<Key>>;
@@ -81,8 +86,13 @@ impl<'a> Switch<'a> {
         if present.space.fingerprint == space.fingerprint && present.space.dim == space.dim {
             return Ok(SwitchReport::default());
         }
-        check_roots(&catalog.read()?)?;
-        check_sources(&catalog.read()?)?;
+        let features = self.encoder.features();
+        let kept = KeptFeatures::of(engine.dir())?;
+        let from_present = present.space.fingerprint == features.fingerprint;
+        if kept.is_none() && !from_present {
+            check_roots(&catalog.read()?)?;
+            check_sources(&catalog.read()?)?;
+        }
         let has_captions = open_captions(engine.dir(), &present)?.is_some();
         let coming = writer.coming(space)?;
         writer.sweep(engine.dir())?;
@@ -90,8 +100,18 @@ impl<'a> Switch<'a> {
         let mut vectors = index.writer()?;
         self.watch.bound(&mut vectors);
         let mut report = SwitchReport::default();
-        let todo = plan(&catalog.read()?, &index.reader()?, &mut vectors, &mut report)?;
-        self.embed(todo, &mut vectors, &mut report)?;
+        let mut todo = plan(&catalog.read()?, &index.reader()?, &mut vectors, &mut report)?;
+        let known = Known {
+            kept: kept.as_ref(),
+            present: from_present.then(|| engine.current().index.reader()).transpose()?,
+            features,
+        };
+        self.project(&known, &mut todo, &mut vectors, &mut report)?;
+        if !todo.is_empty() && (kept.is_some() || from_present) {
+            check_roots(&catalog.read()?)?;
+            check_sources(&catalog.read()?)?;
+        }
+        self.embed(todo, kept.as_ref(), &mut vectors, &mut report)?;
         if commit_index(&mut vectors, &mut self.watch, Progress::default())? {
             return Err(Error::Cancelled);
         }
@@ -109,7 +129,59 @@ impl<'a> Switch<'a> {
         Ok(report)
     }
 
-    fn embed(&mut self, mut todo: Todo, vectors: &mut tintype_index::Writer, report: &mut SwitchReport) -> Result<()> {
+    /// Vectors of all whose features are known, without their photos; the others stay to be done.
+    fn project(
+        &mut self,
+        known: &Known<'_>,
+        todo: &mut Todo,
+        vectors: &mut tintype_index::Writer,
+        report: &mut SwitchReport,
+    ) -> Result<()> {
+        if known.kept.is_none() && known.present.is_none() {
+            return Ok(());
+        }
+        let head = self.encoder.head()?;
+        let contents: Vec<Hash> = todo.keys().copied().collect();
+        let mut progress = Progress { found: contents.len() as u64, walked: true, ..Progress::default() };
+        let mut pace = Pace::new();
+        for contents in contents.chunks(PROJECTED) {
+            let (mut rows, mut whose) = (Vec::new(), Vec::new());
+            for content in contents {
+                if let Some(row) = known.features(content, &todo[content])? {
+                    rows.extend(row);
+                    whose.push(content);
+                }
+            }
+            for (content, vector) in whose.iter().zip(head.project(&rows)?.rows()) {
+                for key in todo.remove(*content).unwrap_or_default() {
+                    vectors.add(key, vector)?;
+                }
+                report.projected += 1;
+            }
+            (progress.embedded, progress.done) = (report.projected, report.projected);
+            (self.watch.progress)(&progress);
+            let start = Instant::now();
+            if (self.watch.cancel)() {
+                commit_index(vectors, &mut Watch::hurried(), progress)?;
+                return Err(Error::Cancelled);
+            }
+            if pace.is_due() {
+                if commit_index(vectors, &mut self.watch, progress.clone())? {
+                    return Err(Error::Cancelled);
+                }
+                pace.committed(start);
+            }
+        }
+        Ok(())
+    }
+
+    fn embed(
+        &mut self,
+        mut todo: Todo,
+        features: Option<&KeptFeatures>,
+        vectors: &mut tintype_index::Writer,
+        report: &mut SwitchReport,
+    ) -> Result<()> {
         let (library, catalog) = (self.engine.dir(), self.engine.catalog());
         let (bytes, stop) = (AtomicU64::new(0), AtomicBool::new(false));
         let stages = Stages {
@@ -118,6 +190,7 @@ impl<'a> Switch<'a> {
             max_pixels: DecodeOptions::default().max_pixels,
             has_vector: &|_| Ok(false),
             copies: None,
+            features,
             bytes_read: &bytes,
             stop: &stop,
         };
@@ -172,6 +245,31 @@ impl<'a> Switch<'a> {
                 }
             }
         })
+    }
+}
+
+/// Where features come from without photos.
+struct Known<'a> {
+    kept: Option<&'a KeptFeatures>,
+    /// The vectors that answer now, where the new model maps them.
+    present: Option<tintype_index::Reader>,
+    features: Features,
+}
+
+impl Known<'_> {
+    /// The features of a content, which these keys have.
+    fn features(&self, content: &Hash, keys: &[Key]) -> Result<Option<Vec<f32>>> {
+        if let Some(index) = &self.present {
+            for &key in keys {
+                if let Some(vector) = index.get(key)? {
+                    return Ok(Some(vector));
+                }
+            }
+        }
+        match self.kept {
+            Some(kept) => kept.get(&self.features.fingerprint, self.features.width, content),
+            None => Ok(None),
+        }
     }
 }
 

@@ -42,20 +42,20 @@ pub struct DatasetOptions {
 /// Pictures with what is true of them.
 #[derive(Clone, Debug)]
 pub struct Dataset {
-    pub(super) path: PathBuf,
-    pub(super) name: String,
-    pub(super) language: String,
-    pub(super) pictures: Vec<Picture>,
-    pub(super) truth: Truth,
+    pub(crate) path: PathBuf,
+    pub(crate) name: String,
+    pub(crate) language: String,
+    pub(crate) pictures: Vec<Picture>,
+    pub(crate) truth: Truth,
     /// Pictures to learn from, with their classes.
-    pub(super) train: Vec<(Picture, usize)>,
+    pub(crate) train: Vec<(Picture, usize)>,
     /// Samples that could not be used.
-    pub(super) bad: Vec<super::BadSample>,
+    pub(crate) bad: Vec<super::BadSample>,
 }
 
 /// What is true of the pictures of a dataset.
 #[derive(Clone, Debug)]
-pub(super) enum Truth {
+pub(crate) enum Truth {
     /// Each has one class.
     Classes { prompts: Prompts, labels: Vec<usize> },
     /// Each has several classes.
@@ -68,13 +68,13 @@ pub(super) enum Truth {
 
 /// Where the bytes of a picture are.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Picture {
+pub(crate) enum Picture {
     File(PathBuf),
     Member { shard: Arc<Path>, name: String, start: u64, size: u64 },
 }
 
 impl Picture {
-    pub(super) fn read(&self) -> Result<Vec<u8>> {
+    pub(crate) fn read(&self) -> Result<Vec<u8>> {
         match self {
             Picture::File(path) => std::fs::read(path).map_err(Error::io(path)),
             Picture::Member { shard, start, size, .. } => {
@@ -88,7 +88,7 @@ impl Picture {
     }
 
     /// For people: `test/0.tar!s0000017.webp`.
-    pub(super) fn place(&self) -> PathBuf {
+    pub(crate) fn place(&self) -> PathBuf {
         match self {
             Picture::File(path) => path.clone(),
             Picture::Member { shard, name, .. } => PathBuf::from(format!("{}!{name}", shard.display())),
@@ -194,6 +194,6 @@ fn name_of(path: &Path) -> String {
     plain.to_owned()
 }
 
-pub(super) fn bad(path: &Path, reason: impl Into<String>) -> Error {
+pub(crate) fn bad(path: &Path, reason: impl Into<String>) -> Error {
     Error::BadCollection { path: path.to_path_buf(), reason: reason.into() }
 }

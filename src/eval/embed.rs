@@ -46,33 +46,46 @@ pub enum Work {
 }
 
 /// An encoder that remembers pictures.
-pub(super) struct Embedder<'a> {
-    pub(super) encoder: Encoder,
-    pub(super) progress: Box<dyn FnMut(Work) + 'a>,
-    pub(super) cancel: Box<dyn FnMut() -> bool + 'a>,
+pub(crate) struct Embedder<'a> {
+    pub(crate) encoder: Encoder,
+    pub(crate) progress: Box<dyn FnMut(Work) + 'a>,
+    pub(crate) cancel: Box<dyn FnMut() -> bool + 'a>,
+    /// Features instead of embeddings.
+    features: bool,
     /// None for those that cannot be read.
     seen: HashMap<Picture, Option<Vec<f32>>>,
 }
 
 /// Vectors of pictures, without those that cannot be read.
-pub(super) struct Pictures {
-    pub(super) vectors: Embeddings,
+pub(crate) struct Pictures {
+    pub(crate) vectors: Embeddings,
     /// The row of each picture.
-    pub(super) rows: Vec<Option<usize>>,
+    pub(crate) rows: Vec<Option<usize>>,
 }
 
 impl<'a> Embedder<'a> {
-    pub(super) fn new(encoder: Encoder) -> Self {
-        Self { encoder, progress: Box::new(|_| {}), cancel: Box::new(|| false), seen: HashMap::new() }
+    pub(crate) fn new(encoder: Encoder) -> Self {
+        let (progress, cancel) = (Box::new(|_| {}), Box::new(|| false));
+        Self { encoder, progress, cancel, features: false, seen: HashMap::new() }
+    }
+
+    /// One that has what comes before the last map.
+    pub(crate) fn of_features(encoder: Encoder) -> Self {
+        Self { features: true, ..Self::new(encoder) }
+    }
+
+    /// Numbers per picture.
+    fn width(&self) -> usize {
+        if self.features { self.encoder.features().width } else { self.encoder.space().dim }
     }
 
     /// Says how far the work is, and hears whether it goes on.
-    pub(super) fn at(&mut self, work: Work) -> Result<()> {
+    pub(crate) fn at(&mut self, work: Work) -> Result<()> {
         (self.progress)(work);
         if (self.cancel)() { Err(Error::Cancelled) } else { Ok(()) }
     }
 
-    pub(super) fn pictures(&mut self, pictures: &[Picture], bad: &mut Vec<BadSample>) -> Result<Pictures> {
+    pub(crate) fn pictures(&mut self, pictures: &[Picture], bad: &mut Vec<BadSample>) -> Result<Pictures> {
         let preprocess = self.encoder.preprocess().clone();
         let new: Vec<&Picture> = pictures.iter().filter(|picture| !self.seen.contains_key(*picture)).collect();
         let mut batch = PixelBatch::new(preprocess.size.0, preprocess.size.1);
@@ -81,7 +94,10 @@ impl<'a> Embedder<'a> {
             let pixels: Vec<Result<Vec<u8>>> = part.par_iter().map(|picture| pixels(picture, &preprocess)).collect();
             batch.clear();
             pixels.iter().flatten().for_each(|pixels| batch.push(pixels));
-            let vectors = self.encoder.encode_images(&batch)?;
+            let vectors = match self.features {
+                true => self.encoder.encode_features(&batch)?,
+                false => self.encoder.encode_images(&batch)?,
+            };
             let mut vectors = vectors.rows();
             for (picture, pixels) in part.iter().zip(pixels) {
                 let vector = match pixels {
@@ -107,10 +123,10 @@ impl<'a> Embedder<'a> {
             // Nothing to measure: the first reason is the one to read.
             return Err(bad.pop().map_or(Error::Cancelled, |sample| sample.error));
         }
-        Ok(Pictures { vectors: Embeddings::new(self.encoder.space().dim, data), rows })
+        Ok(Pictures { vectors: Embeddings::new(self.width(), data), rows })
     }
 
-    pub(super) fn texts(&mut self, texts: &[&str]) -> Result<Embeddings> {
+    pub(crate) fn texts(&mut self, texts: &[&str]) -> Result<Embeddings> {
         let mut data = Vec::new();
         for (number, part) in texts.chunks(TEXTS).enumerate() {
             self.at(Work::Texts(number * TEXTS, texts.len()))?;

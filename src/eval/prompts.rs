@@ -15,12 +15,12 @@ static PUBLISHED: &str = include_str!("templates.json");
 const PLAIN: &str = "a photo of a {c}.";
 
 /// Texts per call of the encoder.
-pub(super) const BATCH: usize = 64;
+pub(crate) const BATCH: usize = 64;
 
 /// The prompts of every class.
 #[derive(Clone, Debug)]
-pub(super) struct Prompts {
-    pub(super) classes: Vec<String>,
+pub(crate) struct Prompts {
+    pub(crate) classes: Vec<String>,
     kind: Kind,
 }
 
@@ -34,7 +34,7 @@ enum Kind {
 
 impl Prompts {
     /// The prompts of `dataset`: those of a file, else those that came with it, else the published ones, else a plain sentence.
-    pub(super) fn new(
+    pub(crate) fn new(
         classes: Vec<String>,
         dataset: &str,
         file: Option<&Path>,
@@ -57,7 +57,7 @@ impl Prompts {
     }
 
     /// One vector per class: the mean of those of its sentences, of length 1 (Radford et al. 2021, §3.1.4).
-    pub(super) fn embed(
+    pub(crate) fn embed(
         &self,
         encoder: &dyn Encode,
         mut each: impl FnMut(usize, usize) -> Result<()>,
@@ -90,7 +90,7 @@ fn published(dataset: &str) -> Vec<String> {
 }
 
 /// Lines of a text, or strings of a JSON file: a list, or the list of this name in an object.
-pub(super) fn names(file: &Path, dataset: &str) -> Result<Vec<String>> {
+pub(crate) fn names(file: &Path, dataset: &str) -> Result<Vec<String>> {
     let text = std::fs::read_to_string(file).map_err(Error::io(file))?;
     if file.extension().is_none_or(|extension| !extension.eq_ignore_ascii_case("json")) {
         return Ok(text.lines().map(|line| line.trim().to_owned()).collect());

@@ -6,8 +6,9 @@ use serde_json::{Map, Value, json};
 
 use super::dataset::{Dataset, Picture, Truth, bad};
 use super::embed::{BadSample, Embedder, Pictures, Work};
+use super::learn::draw;
 use super::metrics::{Accuracy, accuracy, mean_average_precision, recall, selection};
-use super::probe::{Probe, ProbeOptions, draw};
+use super::probe::{Probe, ProbeOptions};
 use super::prompts::Prompts;
 use crate::{Embeddings, Encode, Encoder, Result};
 

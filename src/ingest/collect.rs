@@ -210,6 +210,7 @@ impl<'a> Collect<'a> {
             max_pixels: DecodeOptions::default().max_pixels,
             has_vector: &|hash| has_vector(catalog, &missing, hash),
             copies: Some((&copies, self.options.copies)),
+            features: self.target.features.as_ref(),
             bytes_read: &counters.bytes,
             stop: &AtomicBool::new(false),
         };

@@ -16,9 +16,9 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use super::budget::{Budget, DECODED_BYTES, FILE_BYTES};
 use super::given::Given;
 use super::walk::{File, mtime};
-use crate::catalog::{COPY_SIDE, Copies, Hash, Place, Record, SMALL_COPY};
+use crate::catalog::{COPY_SIDE, Copies, Hash, KeptFeatures, Place, Record, SMALL_COPY};
 use crate::image::{DecodeOptions, Format, Metadata, Photo, Preprocess};
-use crate::model::{Encode, PixelBatch};
+use crate::model::{Embeddings, Encode, PixelBatch};
 use crate::{Error, Result};
 
 /// Pictures per call of the encoder.
@@ -97,6 +97,8 @@ pub(crate) struct Stages<'a> {
     pub(crate) has_vector: &'a (dyn Fn(&Hash) -> Result<bool> + Sync),
     /// Where copies of pictures go that come without a file to open later, and how many bytes they may take.
     pub(crate) copies: Option<(&'a Copies, u64)>,
+    /// Where features go, if the library keeps them.
+    pub(crate) features: Option<&'a KeptFeatures>,
     pub(crate) bytes_read: &'a AtomicU64,
     /// Set by the sink to end the run early.
     pub(crate) stop: &'a AtomicBool,
@@ -309,7 +311,7 @@ impl Stages<'_> {
             if self.stop.load(Ordering::Relaxed) {
                 return;
             }
-            match self.encoder.encode_images(&batch) {
+            match self.embed(&batch, &waiting) {
                 Ok(vectors) => {
                     for ((record, known), vector) in waiting.drain(..).zip(vectors.rows()) {
                         if events.send(Event::Embedded(record, known, vector.to_vec())).is_err() {
@@ -324,6 +326,17 @@ impl Stages<'_> {
             }
             batch.clear();
         }
+    }
+}
+
+impl Stages<'_> {
+    /// The vectors of pictures; their features are kept on the way, if the library keeps them.
+    fn embed(&self, batch: &PixelBatch, pictures: &[(Box<Record>, bool)]) -> Result<Embeddings> {
+        let Some(kept) = self.features else { return self.encoder.encode_images(batch) };
+        let features = self.encoder.encode_features(batch)?;
+        let contents = pictures.iter().map(|(record, _)| record.content());
+        kept.put(&self.encoder.features().fingerprint, contents.zip(features.rows()))?;
+        self.encoder.head()?.project(features.as_slice())
     }
 }
 

@@ -11,7 +11,7 @@ use super::pipeline::{Candidate, Event, Feed, Stages, Stopped};
 use super::walk::{Roots, Rules, Step};
 use super::watch::{Watch, watched};
 use super::writer::{Ingested, Sink};
-use crate::catalog::{Catalog, Hash, Key, Keys, Said};
+use crate::catalog::{Catalog, Hash, KeptFeatures, Key, Keys, Said};
 use crate::image::DecodeOptions;
 use crate::model::Encode;
 use crate::{Error, Result};
@@ -87,6 +87,8 @@ pub(crate) struct Target<'a> {
     /// Where they are or would be.
     pub(crate) captions_dir: PathBuf,
     pub(crate) encoder: Arc<dyn Encode>,
+    /// Where features are kept, if they are.
+    pub(crate) features: Option<KeptFeatures>,
 }
 
 /// An ingest request; ends in [`Ingest::run`].
@@ -185,6 +187,7 @@ impl<'a> Ingest<'a> {
             max_pixels: self.max_pixels,
             has_vector: &|hash| has_vector(catalog, &missing, hash),
             copies: None,
+            features: self.target.features.as_ref(),
             bytes_read: &counters.bytes,
             stop: &AtomicBool::new(false),
         };

@@ -13,12 +13,12 @@ mod tokenizer;
 mod weights;
 
 use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use serde::Deserialize;
 
 use super::cpu::Isa;
-use super::{EmbeddingSpace, Embeddings, Encode, PixelBatch, Precision};
+use super::{EmbeddingSpace, Embeddings, Encode, Features, Head, PixelBatch, Precision};
 use crate::image::{Interpolation, Preprocess, ResizeMode};
 use crate::{Error, Result};
 use arithmetic::{F32, Int8};
@@ -90,6 +90,14 @@ impl Builtin {
         Ok(&**self.image.get_or_init(|| tower))
     }
 
+    fn check(&self, batch: &PixelBatch) -> Result<()> {
+        if !batch.is_empty() && batch.size() != self.preprocess.size {
+            let ((height, width), (want, _)) = (batch.size(), self.preprocess.size);
+            return Err(bad(format!("pictures of {height} × {width} pixels; this model takes {want} × {want}")));
+        }
+        Ok(())
+    }
+
     fn text(&self) -> Result<&TextTower> {
         if let Some(tower) = self.text.get() {
             return Ok(tower);
@@ -109,11 +117,32 @@ impl Encode for Builtin {
     }
 
     fn encode_images(&self, batch: &PixelBatch) -> Result<Embeddings> {
-        if !batch.is_empty() && batch.size() != self.preprocess.size {
-            let ((height, width), (want, _)) = (batch.size(), self.preprocess.size);
-            return Err(bad(format!("pictures of {height} × {width} pixels; this model takes {want} × {want}")));
-        }
+        self.check(batch)?;
         Ok(Embeddings::new(self.config.dim, self.image()?.encode(batch.as_bytes())))
+    }
+
+    fn features(&self) -> Features {
+        let fingerprint = format!("{}/features", self.space.fingerprint);
+        Features { fingerprint, width: self.config.image.features() }
+    }
+
+    fn encode_features(&self, batch: &PixelBatch) -> Result<Embeddings> {
+        self.check(batch)?;
+        Ok(Embeddings::new(self.config.image.features(), self.image()?.features(batch.as_bytes())))
+    }
+
+    /// The second layer of the projection and the map beside it, as one matrix.
+    fn head(&self) -> Result<Arc<Head>> {
+        let weights = Weights::read(self.weights)?;
+        let (inner, beside) = (weights.floats("image.proj.fc2.weight")?, weights.floats("image.proj.skip.weight")?);
+        let dim = self.config.dim;
+        let rows = inner.chunks_exact(inner.len() / dim).zip(beside.chunks_exact(beside.len() / dim));
+        let rows = rows.flat_map(|(inner, beside)| inner.iter().chain(beside)).copied().collect();
+        let mut bias = vec![0.0; dim];
+        for name in ["proj.fc2", "proj.skip"] {
+            bias.iter_mut().zip(weights.bias(name)?).for_each(|(sum, x)| *sum += x);
+        }
+        Ok(Arc::new(Head::new(self.config.image.features(), rows, bias)))
     }
 
     fn encode_texts(&self, texts: &[&str]) -> Result<Embeddings> {

@@ -7,6 +7,7 @@ use super::builtin::Builtin;
 use super::cpu::Isa;
 use super::declared::Declared;
 use super::dual::DualEncoder;
+use super::head::{Features, Head};
 use crate::Result;
 use crate::image::Preprocess;
 
@@ -130,6 +131,22 @@ pub trait Encode: Send + Sync {
 
     /// One normalised row per text.
     fn encode_texts(&self, texts: &[&str]) -> Result<Embeddings>;
+
+    /// Which features there are before the last map. Where a tower's own are out of reach they are its embeddings, and the last
+    /// map leaves them as they are.
+    fn features(&self) -> Features {
+        Features { fingerprint: self.space().fingerprint.clone(), width: self.space().dim }
+    }
+
+    /// One row of features per picture, of any length.
+    fn encode_features(&self, batch: &PixelBatch) -> Result<Embeddings> {
+        self.encode_images(batch)
+    }
+
+    /// The last map: it makes embeddings of features.
+    fn head(&self) -> Result<Arc<Head>> {
+        Ok(Arc::new(Head::identity(self.space().dim)))
+    }
 }
 
 /// Arithmetic of the towers.
@@ -291,6 +308,15 @@ impl Encode for Encoder {
     }
     fn encode_texts(&self, texts: &[&str]) -> Result<Embeddings> {
         self.0.encode_texts(texts)
+    }
+    fn features(&self) -> Features {
+        self.0.features()
+    }
+    fn encode_features(&self, batch: &PixelBatch) -> Result<Embeddings> {
+        self.0.encode_features(batch)
+    }
+    fn head(&self) -> Result<Arc<Head>> {
+        self.0.head()
     }
 }
 

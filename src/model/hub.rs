@@ -23,8 +23,11 @@ mod transport;
 pub use fetch::{Fetch, Progress, Stage, locate, locate_any};
 pub use options::HubOptions;
 
+use std::sync::Arc;
+
 use super::encoder::{EmbeddingSpace, Embeddings, Encode, Encoder, EncoderOptions, PixelBatch};
 use super::registry;
+use super::{Features, Head};
 use crate::Result;
 use crate::image::Preprocess;
 
@@ -83,5 +86,17 @@ impl Encode for Known {
 
     fn encode_texts(&self, texts: &[&str]) -> Result<Embeddings> {
         self.encoder.encode_texts(texts)
+    }
+
+    fn features(&self) -> Features {
+        self.encoder.features()
+    }
+
+    fn encode_features(&self, batch: &PixelBatch) -> Result<Embeddings> {
+        self.encoder.encode_features(batch)
+    }
+
+    fn head(&self) -> Result<Arc<Head>> {
+        self.encoder.head()
     }
 }

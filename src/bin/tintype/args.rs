@@ -7,6 +7,7 @@ use clap_complete::Shell;
 use tintype::model::{Device, Precision};
 use tintype::{CollectionPart, Ranking};
 
+use crate::commands::adapt::AdaptArgs;
 use crate::commands::curate::{DedupArgs, ExportArgs, FilterArgs, MergeArgs, ScoreArgs};
 use crate::commands::eval::EvalArgs;
 use crate::commands::models::ModelsArgs;
@@ -148,6 +149,9 @@ pub(crate) enum Command {
     /// Measure a model on a dataset: zero-shot classification, retrieval, linear probe, caption selection
     #[command(after_help = crate::commands::eval::HELP)]
     Eval(EvalArgs),
+    /// Make a model better at what some of your photos show: from a few pictures by class, or with captions
+    #[command(after_help = crate::commands::adapt::HELP)]
+    Adapt(AdaptArgs),
     /// Join libraries without embedding anything again
     Merge(MergeArgs),
     /// Check every byte of the library
@@ -176,6 +180,10 @@ pub(crate) struct IndexArgs {
     /// clip-retrieval); `{000..123}` and `*` are understood [default: what was indexed before]
     #[arg(value_name = "PATH", value_hint = ValueHint::AnyPath)]
     pub(crate) paths: Vec<PathBuf>,
+    /// Keep what the model has before its last map (3.6 KB per photo for the built-in model), so that an adapted model needs no photo
+    /// again; once done, later runs do it too
+    #[arg(long)]
+    pub(crate) keep_features: bool,
     #[command(flatten)]
     pub(crate) walk: WalkArgs,
     #[command(flatten)]

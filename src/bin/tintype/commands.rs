@@ -1,5 +1,6 @@
 //! One module per command; each takes its arguments and says how it ended.
 
+pub(crate) mod adapt;
 pub(crate) mod curate;
 pub(crate) mod eval;
 mod index;
@@ -29,6 +30,7 @@ pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<Outcome> {
         Command::Filter(filter) => curate::filter_out(filter, common, talk),
         Command::Dedup(dedup) => curate::dedup(dedup, common, talk),
         Command::Score(score) => curate::score(score, common, talk),
+        Command::Adapt(adapt) => adapt::run(adapt, common, talk),
         Command::Eval(eval) => eval::run(eval, common, talk),
         Command::Merge(merge) => curate::merge(merge, common, talk),
         Command::Verify => library::verify(common, talk),

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use tintype::model::{EncoderOptions, Precision, registry};
+use tintype::model::{Adaptation, EncoderOptions, Precision, registry};
 use tintype::{Encode, Encoder, Engine, Error};
 
 use crate::added;
@@ -113,6 +113,11 @@ pub(crate) fn is_here(model: &registry::Model) -> anyhow::Result<bool> {
     Ok(tintype::model::hub::locate(model, &hub()?).is_some())
 }
 
+/// Whether a choice is a file that `tintype adapt` has written.
+pub(crate) fn is_head(choice: &str) -> bool {
+    choice.ends_with(".safetensors") && Path::new(choice).is_file()
+}
+
 /// Loads a model: `builtin`, a directory, or a name, known or added, which is downloaded first where it is not on this
 /// machine.
 pub(crate) fn load(choice: &str, options: &EncoderOptions, talk: &Talk) -> anyhow::Result<Encoder> {
@@ -125,6 +130,12 @@ pub(crate) fn load(choice: &str, options: &EncoderOptions, talk: &Talk) -> anyho
     if let Some(place) = added::find(choice)? {
         let directory = fetch_added(choice, &place, &hub()?, talk)?;
         return Ok(Encoder::load_with(directory, options)?.under_name(choice));
+    }
+    if is_head(choice) {
+        let adaptation = Adaptation::load(choice)?;
+        let precision = if options.precision == Precision::Auto { adaptation.precision() } else { options.precision };
+        let base = load(&adaptation.model, &options.clone().precision(precision), talk)?;
+        return Ok(Encoder::adapted(base, &adaptation)?);
     }
     let (model, hub) = (registry::find(choice)?, hub()?);
     fetch(model, &hub, talk)?;
@@ -147,7 +158,7 @@ pub(crate) fn chosen(common: &Common) -> anyhow::Result<Option<String>> {
 pub(crate) fn note(library: &Path, encoder: &Encoder, choice: &str) -> anyhow::Result<()> {
     let mut models = noted(library)?;
     let choice = match std::path::absolute(choice) {
-        Ok(dir) if Path::new(choice).is_dir() => dir.display().to_string(),
+        Ok(dir) if Path::new(choice).is_dir() || is_head(choice) => dir.display().to_string(),
         _ => choice.to_owned(),
     };
     if models.insert(encoder.space().fingerprint.clone(), choice.clone()) == Some(choice) {

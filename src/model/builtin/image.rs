@@ -35,6 +35,13 @@ pub(super) struct ImageConfig {
     hidden: usize,
 }
 
+impl ImageConfig {
+    /// Numbers before the last map: those inside the projection, and those that go past it.
+    pub(super) fn features(&self) -> usize {
+        self.hidden + self.head
+    }
+}
+
 /// Inverted residual blocks of one width.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -97,6 +104,9 @@ impl<T> Default for Scratch<T> {
 pub(super) trait Tower: Send + Sync {
     /// One normalised row per picture of `size × size × 3` bytes; pictures are spread over the threads of rayon.
     fn encode(&self, pixels: &[u8]) -> Vec<f32>;
+
+    /// One row per picture of what the last map of the projection gets, not normalised.
+    fn features(&self, pixels: &[u8]) -> Vec<f32>;
 }
 
 /// Ready to encode.
@@ -225,14 +235,31 @@ impl<A: Arithmetic> ImageTower<A> {
         }
     }
 
-    /// From pooled features, which are overwritten, to normalised embeddings.
-    fn project(&self, pooled: &mut [f32], out: &mut [f32], scratch: &mut Scratch<A::Number>) {
-        let count = pooled.len() / self.features;
+    /// Pooled features on the scale of the projection.
+    fn standardise(&self, pooled: &mut [f32]) {
         for row in pooled.chunks_exact_mut(self.features) {
             for ((x, &mean), &inverse) in row.iter_mut().zip(&self.mean).zip(&self.inverse_deviation) {
                 *x = ((x.max(0.0) + 1e-4).sqrt() - mean) * inverse;
             }
         }
+    }
+
+    /// Pooled features of all pictures.
+    // (pictures, features)
+    fn pooled(&self, pixels: &[u8]) -> Vec<f32> {
+        let pictures = pixels.par_chunks_exact(self.size * self.size * 3);
+        let mut pooled = vec![0.0; pictures.len() * self.features];
+        pooled
+            .par_chunks_exact_mut(self.features)
+            .zip(pictures)
+            .for_each(|(pooled, pixels)| self.with_scratch(|scratch| self.pool(pixels, scratch, pooled)));
+        pooled
+    }
+
+    /// From pooled features, which are overwritten, to normalised embeddings.
+    fn project(&self, pooled: &mut [f32], out: &mut [f32], scratch: &mut Scratch<A::Number>) {
+        let count = pooled.len() / self.features;
+        self.standardise(pooled);
         let Scratch { next, work, .. } = scratch;
         let inner = next.at_least(count * self.hidden);
         A::apply(&self.fc1, count, pooled, inner, Epilogue::activate(Activation::GeluTanh), work);
@@ -244,18 +271,35 @@ impl<A: Arithmetic> ImageTower<A> {
 
 impl<A: Arithmetic> Tower for ImageTower<A> {
     fn encode(&self, pixels: &[u8]) -> Vec<f32> {
-        let pictures = pixels.par_chunks_exact(self.size * self.size * 3);
-        // (pictures, features)
-        let mut pooled = vec![0.0; pictures.len() * self.features];
-        pooled
-            .par_chunks_exact_mut(self.features)
-            .zip(pictures)
-            .for_each(|(pooled, pixels)| self.with_scratch(|scratch| self.pool(pixels, scratch, pooled)));
+        let mut pooled = self.pooled(pixels);
         let mut out = vec![0.0; pooled.len() / self.features * self.dim];
         pooled
             .par_chunks_mut(PROJECTED_TOGETHER * self.features)
             .zip(out.par_chunks_mut(PROJECTED_TOGETHER * self.dim))
             .for_each(|(pooled, out)| self.with_scratch(|scratch| self.project(pooled, out, scratch)));
+        out
+    }
+
+    fn features(&self, pixels: &[u8]) -> Vec<f32> {
+        let mut pooled = self.pooled(pixels);
+        let (features, hidden) = (self.features, self.hidden);
+        let mut out = vec![0.0; pooled.len() / features * (hidden + features)];
+        pooled
+            .par_chunks_mut(PROJECTED_TOGETHER * features)
+            .zip(out.par_chunks_mut(PROJECTED_TOGETHER * (hidden + features)))
+            .for_each(|(pooled, out)| {
+                self.standardise(pooled);
+                self.with_scratch(|Scratch { next, work, .. }| {
+                    let count = pooled.len() / features;
+                    let inner = next.at_least(count * hidden);
+                    A::apply(&self.fc1, count, pooled, inner, Epilogue::activate(Activation::GeluTanh), work);
+                    let rows = inner.chunks_exact(hidden).zip(pooled.chunks_exact(features));
+                    for (out, (inner, pooled)) in out.chunks_exact_mut(hidden + features).zip(rows) {
+                        out[..hidden].copy_from_slice(inner);
+                        out[hidden..].copy_from_slice(pooled);
+                    }
+                });
+            });
         out
     }
 }

@@ -12,6 +12,7 @@ use tintype::eval::{Dataset, DatasetOptions, Evaluation, Evaluator, ProbeOptions
 use tintype::model::registry;
 
 use crate::args::Common;
+use crate::commands::models;
 use crate::interrupt::Interrupt;
 use crate::library::{self, BUILTIN};
 use crate::output::{Outcome, Talk, count, printable};
@@ -124,7 +125,7 @@ pub(crate) fn run(args: &EvalArgs, common: &Common, talk: &Talk) -> anyhow::Resu
     let encoder = library::load(&choice, &library::options(common), talk)?;
     let (model, pretrained) = called(&choice, &encoder);
     let interrupt = Interrupt::listen()?;
-    let shown: RefCell<Option<(&str, Meter<'_>)>> = RefCell::new(None);
+    let shown = Shown::default();
     let mut evaluator = Evaluator::new(encoder)
         .called(model, pretrained)
         .recall_at(&args.recall_k)
@@ -137,13 +138,8 @@ pub(crate) fn run(args: &EvalArgs, common: &Common, talk: &Talk) -> anyhow::Resu
         let result = evaluator.run(dataset, task);
         shown.take();
         let result = result?;
-        for sample in &result.skipped {
-            outcome = Outcome::Partly;
-            let path = printable(&sample.path.display().to_string());
-            let reason = printable(&sample.error.to_string());
-            // Errors of files name the file themselves.
-            let line = if reason.starts_with(&path) { reason } else { format!("{path}: {reason}") };
-            talk.say(format_args!("{} {line}", talk.palette.yellow("skipped")));
+        if !result.skipped.is_empty() {
+            outcome = models::tell_bad(&result.skipped, talk);
         }
         let mut out = io::stdout().lock();
         if args.json {
@@ -184,8 +180,11 @@ fn called(choice: &str, encoder: &tintype::Encoder) -> (String, String) {
     (space.model.clone(), space.fingerprint.clone())
 }
 
+/// The meter of the present kind of work.
+pub(crate) type Shown<'a> = RefCell<Option<(&'static str, Meter<'a>)>>;
+
 /// A meter for each kind of work.
-fn show<'a>(work: Work, shown: &RefCell<Option<(&'static str, Meter<'a>)>>, talk: &'a Talk) {
+pub(crate) fn show<'a>(work: Work, shown: &Shown<'a>, talk: &'a Talk) {
     let (label, unit, done, total) = match work {
         Work::Pictures(done, total) => ("pictures", Unit::Photos, done, total),
         Work::Texts(done, total) => ("texts", Unit::Samples, done, total),

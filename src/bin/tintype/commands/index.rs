@@ -18,6 +18,9 @@ pub(crate) fn run(args: &IndexArgs, common: &Common, talk: &Talk) -> anyhow::Res
     } else {
         collections::open(&paths, &args.collection, common, talk)?
     };
+    if args.keep_features {
+        engine.keep_features()?;
+    }
     if args.paths.is_empty() {
         paths = update::known_roots(&engine, talk)?;
     }

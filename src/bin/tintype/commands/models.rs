@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Subcommand, ValueHint};
+use tintype::eval::BadSample;
 use tintype::model::hub::{locate, locate_any};
 use tintype::model::registry::find;
 use tintype::{Encode, Engine, Error};
@@ -19,7 +20,7 @@ use crate::args::{Arithmetic, Common};
 use crate::fetch::{fetch, fetch_added, hub};
 use crate::interrupt::Interrupt;
 use crate::library::{self, BUILTIN};
-use crate::output::{Outcome, Talk};
+use crate::output::{Outcome, Talk, count, printable};
 use crate::progress::{Meter, Unit};
 use crate::speed;
 use crate::update::tell_skipped;
@@ -45,7 +46,7 @@ enum ModelsCommand {
     },
     /// Let the library answer with another model; all photos are read again, and can be searched meanwhile
     Use {
-        /// `builtin`, a name that `tintype models` lists, or a model's directory
+        /// `builtin`, a name that `tintype models` lists, a model's directory, or a file that `tintype adapt` has written
         // Not named `model`: clap would take it for the global `--model` as well.
         #[arg(value_name = "NAME|DIR", value_hint = ValueHint::DirPath)]
         choice: String,
@@ -101,7 +102,7 @@ pub(crate) fn run(args: &ModelsArgs, common: &Common, talk: &Talk) -> anyhow::Re
             writeln!(io::stdout(), "{}", directory.display())?;
             Ok(Outcome::Done)
         }
-        Some(ModelsCommand::Use { choice, background }) => switch(choice, *background, common, talk),
+        Some(ModelsCommand::Use { choice, background }) => switch(choice, *background, None, common, talk),
         Some(ModelsCommand::Path { name }) => {
             let Some(directory) = here(name)? else {
                 anyhow::bail!("{name} is not on this machine; `tintype models fetch {name}` downloads it");
@@ -179,7 +180,13 @@ fn bench(choice: Option<&str>, seconds: f64, json: bool, common: &Common, talk: 
 }
 
 /// Switches the library to another model, or makes an empty one with it.
-fn switch(choice: &str, background: bool, common: &Common, talk: &Talk) -> anyhow::Result<Outcome> {
+pub(crate) fn switch(
+    choice: &str,
+    background: bool,
+    interrupt: Option<Interrupt>,
+    common: &Common,
+    talk: &Talk,
+) -> anyhow::Result<Outcome> {
     let directory = library::directory(common)?;
     let encoder = library::load(choice, &library::options(common), talk)?;
     let current = match Engine::space(&directory) {
@@ -209,7 +216,8 @@ fn switch(choice: &str, background: bool, common: &Common, talk: &Talk) -> anyho
         ));
         return Ok(Outcome::Done);
     }
-    let interrupt = Interrupt::listen()?;
+    // A process listens once.
+    let interrupt = interrupt.map_or_else(Interrupt::listen, Ok)?;
     let meter = Meter::new(talk, format!("reading photos with {choice}"), Unit::Photos);
     let switch = engine.switch(encoder).cancel(|| interrupt.asked());
     let report = switch.on_progress(|progress| meter.set(progress.done, Some(progress.found))).run();
@@ -217,6 +225,9 @@ fn switch(choice: &str, background: bool, common: &Common, talk: &Talk) -> anyho
     match report {
         Ok(report) => {
             let outcome = tell_skipped(&report.skipped, false, talk);
+            if report.projected > 0 {
+                talk.say(format_args!("{} taken over without being read", count(report.projected, "photo")));
+            }
             talk.say(format_args!("the library answers with {choice} now"));
             Ok(outcome)
         }
@@ -226,6 +237,18 @@ fn switch(choice: &str, background: bool, common: &Common, talk: &Talk) -> anyho
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Samples of a dataset that were left out, one a line.
+pub(crate) fn tell_bad(samples: &[BadSample], talk: &Talk) -> Outcome {
+    for sample in samples {
+        let path = printable(&sample.path.display().to_string());
+        let reason = printable(&sample.error.to_string());
+        // Errors of files name the file themselves.
+        let line = if reason.starts_with(&path) { reason } else { format!("{path}: {reason}") };
+        talk.say(format_args!("{} {line}", talk.palette.yellow("skipped")));
+    }
+    if samples.is_empty() { Outcome::Done } else { Outcome::Partly }
 }
 
 /// Starts this program once more to switch the library, apart from this terminal, and returns where it writes what it says.

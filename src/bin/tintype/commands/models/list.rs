@@ -122,7 +122,7 @@ fn lines(used: Option<&str>) -> anyhow::Result<Vec<Line>> {
         lines.push(Line {
             name: directory.to_owned(),
             in_use: true,
-            here: Path::new(directory).is_dir(),
+            here: Path::new(directory).exists(),
             path: Some(directory.into()),
             speed: speeds.remove(directory),
             ..own()
