@@ -8,6 +8,7 @@ pub mod format;
 mod ifd;
 pub mod metadata;
 pub mod orientation;
+pub(crate) mod patches;
 mod pixels;
 pub mod preprocess;
 mod reduction;

@@ -13,6 +13,7 @@ pub mod hub;
 mod import;
 mod linear;
 mod loader;
+mod positions;
 mod project;
 #[cfg(feature = "hub")]
 pub mod registry;

@@ -4,6 +4,7 @@
 //! the crop (OpenAI, open_clip) or before the resize (Hugging Face processors). The integer geometry is part of it: half
 //! a pixel of shift moves embeddings more than a worse filter does.
 
+use super::patches;
 use super::pixels::{Pixels, premultiply, unpremultiply};
 use super::reduction::reduction;
 use super::resample::{Span, nearest, resize, resize_deep};
@@ -28,12 +29,20 @@ pub enum ResizeMode {
     Longest,
     /// Both edges to size, whatever the shape.
     Squash,
+    /// As many square patches as the model takes, in a grid of the picture's own shape. The result is no picture but one row for
+    /// each patch that there may be, and one more that says how many are below and beside each other.
+    Patches {
+        /// Height and width of a patch.
+        edge: usize,
+        /// Most patches.
+        most: usize,
+    },
 }
 
 /// What a model expects of its pictures.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Preprocess {
-    /// Height and width in pixels.
+    /// Height and width in pixels; with [`ResizeMode::Patches`] of what carries them, which is `(most + 1, edge · edge)`.
     pub size: (usize, usize),
     /// Subtracted from each channel scaled to 0..1.
     pub mean: [f32; 3],
@@ -67,7 +76,8 @@ impl Preprocess {
     /// # Errors
     /// [`Error::BadImage`] if the model asks for pictures without pixels.
     pub fn apply(&self, photo: &Photo) -> Result<Vec<u8>> {
-        if self.size.0 == 0 || self.size.1 == 0 {
+        let is_empty = matches!(self.resize_mode, ResizeMode::Patches { edge, most } if edge * most == 0);
+        if self.size.0 == 0 || self.size.1 == 0 || is_empty {
             return Err(Error::BadImage { reason: "the model asks for pictures without pixels".into() });
         }
         let upright = (photo.width() as usize, photo.height() as usize);
@@ -83,7 +93,9 @@ impl Preprocess {
         };
         let padded = placements.iter().any(|placement| placement.span.len != placement.size);
         let pixels = if padded { pad(pixels, placements, self.fill) } else { pixels };
-        Ok(pixels.into_rgb())
+        let pixels = pixels.into_rgb();
+        let ResizeMode::Patches { edge, most } = self.resize_mode else { return Ok(pixels) };
+        patches::cut(&pixels, (placements[1].size / edge, placements[0].size / edge), edge, most)
     }
 
     /// How far a picture of this upright size may be reduced before it is resized.
@@ -94,9 +106,15 @@ impl Preprocess {
 
     /// Target size and place along both axes (x, y) of an upright picture of `width × height`.
     fn placements(&self, (width, height): (usize, usize)) -> [Placement; 2] {
-        let (target_height, target_width) = self.size;
+        let (target_height, target_width) = match self.resize_mode {
+            ResizeMode::Patches { edge, most } => {
+                let (rows, columns) = patches::grid((height, width), edge, most);
+                (rows * edge, columns * edge)
+            }
+            _ => self.size,
+        };
         let resized = match self.resize_mode {
-            ResizeMode::Squash => [target_width, target_height],
+            ResizeMode::Squash | ResizeMode::Patches { .. } => [target_width, target_height],
             ResizeMode::Shortest if target_width == target_height => {
                 let (short, long) = (width.min(height), width.max(height));
                 let long = (target_width as f64 * long as f64 / short as f64) as usize;

@@ -2,14 +2,15 @@
 
 use candle_core::{Device, Result as TensorResult, Tensor};
 
-use super::config::{ImageConfig, VitConfig};
+use super::config::{ImageConfig, Stem, VitConfig};
 use super::encoder::PixelBatch;
 use super::linear::tensor_error;
 use super::loader::Loader;
 use super::trunk::TrunkTower;
 use super::vision::Vision;
-use crate::Result;
 use crate::image::Preprocess;
+use crate::image::patches::Patches;
+use crate::{Error, Result};
 
 /// Pictures per pass: enough rows for the products to run at full speed, little enough memory for a laptop.
 const BATCH: usize = 16;
@@ -20,6 +21,8 @@ pub(super) struct ImageTower {
     device: Device,
     /// Value of each byte in each channel, normalised.
     levels: [[f32; 256]; 3],
+    /// Edge of the patches of pictures that keep their shape, and most of them.
+    loose: Option<(usize, usize)>,
     kind: Kind,
 }
 
@@ -41,18 +44,43 @@ impl ImageTower {
             ImageConfig::Vit(config) => vision(config)?,
             ImageConfig::Trunk(config) => Kind::Trunk(Box::new(TrunkTower::load(loader, config, dim)?)),
         };
-        Ok(Self { device: loader.device().clone(), levels, kind })
+        let loose = match config {
+            ImageConfig::Vit(VitConfig { stem: Stem::Loose { edge, most, .. }, .. }) => Some((*edge, *most)),
+            _ => None,
+        };
+        Ok(Self { device: loader.device().clone(), levels, loose, kind })
     }
 
     /// One row per picture, not normalised.
     pub(super) fn encode(&self, pictures: &PixelBatch) -> Result<Vec<f32>> {
         let (height, width) = pictures.size();
         let mut rows = Vec::new();
+        if let Some((edge, most)) = self.loose {
+            for picture in pictures.as_bytes().chunks(height * width * 3) {
+                let patches = Patches::read(picture, edge, most);
+                let patches =
+                    patches.ok_or_else(|| Error::Tensor("no patches, as Preprocess::apply makes them".into()))?;
+                let embedded = self.forward_loose(&patches).and_then(|t| t.flatten_all()?.to_vec1::<f32>());
+                rows.extend(embedded.map_err(tensor_error)?);
+            }
+            return Ok(rows);
+        }
         for chunk in pictures.as_bytes().chunks(BATCH * height * width * 3) {
             let embedded = self.forward(chunk, height, width).and_then(|t| t.flatten_all()?.to_vec1::<f32>());
             rows.extend(embedded.map_err(tensor_error)?);
         }
         Ok(rows)
+    }
+
+    /// The patches of one picture.
+    fn forward_loose(&self, Patches { grid, bytes }: &Patches) -> TensorResult<Tensor> {
+        let values = bytes.iter().enumerate().map(|(i, &byte)| self.levels[i % 3][usize::from(byte)]);
+        let count = grid.0 * grid.1;
+        let x = Tensor::from_vec(values.collect::<Vec<f32>>(), (1, count, bytes.len() / count), &self.device)?;
+        match &self.kind {
+            Kind::Vision(vision) => vision.forward_loose(&x, *grid),
+            Kind::Trunk(_) => candle_core::bail!("convolutions have one grid"),
+        }
     }
 
     fn forward(&self, bytes: &[u8], height: usize, width: usize) -> TensorResult<Tensor> {

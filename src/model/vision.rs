@@ -5,6 +5,7 @@ use candle_core::{Device, IndexOp as _, Result as TensorResult, Tensor};
 use super::config::{AttentionPool, Grid, Pool, Positions, Stem, VitConfig};
 use super::linear::{Linear, Norm, tensor_error};
 use super::loader::Loader;
+use super::positions::stretched;
 use super::project::Head;
 use super::transformer::{Feed, Pass, Rotation, Transformer, attend};
 use super::trunk::stem;
@@ -62,6 +63,7 @@ impl Vision {
             Stem::Patches { size: (height, across), biased, .. } => {
                 Tokens::Patches(loader.linear_of("image.patch", width, &[3, *height, *across], *biased)?)
             }
+            Stem::Loose { edge, .. } => Tokens::Patches(loader.linear("image.patch", width, 3 * edge * edge, true)?),
             Stem::Convolutions(stem) => Tokens::Convolutions(Box::new(stem::Stem::load(loader, stem)?)),
         };
         let (rows, columns) = config.grid();
@@ -99,12 +101,29 @@ impl Vision {
 
     /// `(batch, 3, height, width)` to `(batch, dim)`, not normalised.
     pub(super) fn forward(&self, x: &Tensor) -> TensorResult<Tensor> {
-        let batch = x.dim(0)?;
-        let width = self.config.blocks.width;
-        let mut x = match &self.stem {
+        let x = match &self.stem {
             Tokens::Patches(linear) => linear.forward(&self.patches(x)?)?,
             Tokens::Convolutions(stem) => stem.forward(x)?.flatten_from(2)?.transpose(1, 2)?.contiguous()?,
         }; // (batch, patches, width)
+        self.forward_tokens(x, self.position.as_ref())
+    }
+
+    /// The patches of one picture with a grid of its own, `(1, rows · columns, 3 · edge · edge)`, to `(1, dim)`, not normalised.
+    pub(super) fn forward_loose(&self, x: &Tensor, grid: (usize, usize)) -> TensorResult<Tensor> {
+        let x = match &self.stem {
+            Tokens::Patches(linear) => linear.forward(x)?, // (1, patches, width)
+            Tokens::Convolutions(_) => candle_core::bail!("convolutions have one grid"),
+        };
+        let position = match &self.position {
+            Some(position) => Some(stretched(position, self.config.grid(), grid)?),
+            None => None,
+        };
+        self.forward_tokens(x, position.as_ref())
+    }
+
+    fn forward_tokens(&self, mut x: Tensor, position: Option<&Tensor>) -> TensorResult<Tensor> {
+        let batch = x.dim(0)?;
+        let width = self.config.blocks.width;
         if let Some(norm) = &self.norm_patch {
             x = norm.forward(&x)?;
         }
@@ -112,9 +131,9 @@ impl Vision {
             Some(class) => Some(class.reshape((1, 1, width))?.expand((batch, 1, width))?),
             None => None,
         };
-        let (x, position) = match (self.config.positions, &self.position) {
+        let (x, position) = match (self.config.positions, position) {
             (Positions::Patches, Some(position)) => (x.broadcast_add(position)?, None),
-            (_, position) => (x, position.as_ref()),
+            (_, position) => (x, position),
         };
         let mut x = match &prefix {
             Some(prefix) => Tensor::cat(&[prefix, &x], 1)?, // (batch, tokens, width)

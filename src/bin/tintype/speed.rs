@@ -35,15 +35,16 @@ pub(crate) struct Speed {
 /// Encodes noise and short texts for about `time` each, after a first call that builds the towers.
 pub(crate) fn measure(encoder: &Encoder, common: &Common, time: Duration) -> anyhow::Result<Speed> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let (height, width) = encoder.preprocess().size;
+    let preprocess = encoder.preprocess();
+    let (height, width) = preprocess.size;
     let mut batch = PixelBatch::new(height, width);
     let mut state = 1_u32;
     for _ in 0..PICTURES * threads {
-        let noise = |_| {
+        let noise = || {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             (state >> 24) as u8
         };
-        batch.push(&(0..height * width * 3).map(noise).collect::<Vec<u8>>());
+        batch.push(&preprocess.noise(noise));
     }
     let texts: Vec<String> = (0..TEXTS).map(|i| format!("a photo of {i} dogs that run on a beach")).collect();
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();

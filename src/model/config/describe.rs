@@ -45,9 +45,10 @@ impl ModelConfig {
             Interpolation::Bicubic => "bicubic",
         };
         let resize_mode = match resize_mode {
-            ResizeMode::Shortest => "shortest",
-            ResizeMode::Longest => "longest",
-            ResizeMode::Squash => "squash",
+            ResizeMode::Shortest => "shortest".to_owned(),
+            ResizeMode::Longest => "longest".to_owned(),
+            ResizeMode::Squash => "squash".to_owned(),
+            ResizeMode::Patches { edge, most } => format!("patches {edge} {most}"),
         };
         let pixels = format!("{size:?} {mean:?} {std:?} {interpolation} {resize_mode} {fill} {rgb_first}");
         format!("dim {}\nimage {image}\ntext {text}\npixels {pixels}\n", self.dim)
@@ -128,6 +129,7 @@ fn vit(config: &VitConfig) -> String {
         Stem::Patches { size, biased, norm } => {
             format!("patches {size:?}{}", flags([("biased", *biased), ("norm", *norm)]))
         }
+        Stem::Loose { edge, table, most } => format!("loose patches {edge} table {table} most {most}"),
         Stem::Convolutions(StemConfig::Tiles { widths }) => format!("tiles {widths:?}"),
         Stem::Convolutions(StemConfig::Bottlenecks { widths, out, depths }) => {
             format!("bottlenecks {widths:?} {depths:?} to {out}")

@@ -106,6 +106,15 @@ pub(crate) enum Stem {
         /// Whether its results are normalised before they get a position.
         norm: bool,
     },
+    /// A linear map of the patches of a picture that keeps its shape. Its weights run over pixels and then channels.
+    Loose {
+        /// Height and width of a patch.
+        edge: usize,
+        /// Rows and columns of learned positions, which are resampled for each picture.
+        table: usize,
+        /// Most patches of a picture.
+        most: usize,
+    },
     /// Convolutions.
     Convolutions(StemConfig),
 }
@@ -266,10 +275,11 @@ impl VitConfig {
         }
     }
 
-    /// Tokens down and across.
+    /// Tokens down and across; of the learned positions, where pictures have grids of their own.
     pub(crate) fn grid(&self) -> (usize, usize) {
         match &self.stem {
             Stem::Patches { size, .. } => (self.image.0 / size.0, self.image.1 / size.1),
+            Stem::Loose { table, .. } => (*table, *table),
             Stem::Convolutions(stem) => stem.grid(self.image),
         }
     }

@@ -66,7 +66,8 @@ pub(crate) fn supports_image(config: &VitConfig) -> bool {
     };
     let head = config.blocks.width / config.blocks.heads.max(1);
     let rotation = config.rotation.is_none() || head.is_multiple_of(4);
-    supports(&config.blocks) && pool && rotation && !matches!(config.stem, Stem::Patches { norm: true, .. })
+    let stem = !matches!(config.stem, Stem::Patches { norm: true, .. } | Stem::Loose { .. });
+    supports(&config.blocks) && pool && rotation && stem
 }
 
 /// Whether the packed path knows this text tower.

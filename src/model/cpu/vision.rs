@@ -20,13 +20,13 @@ use super::rotation::Rotation;
 use super::rows::{Number, Rows};
 use super::simd::Isa;
 use super::source::Source;
-use crate::Result;
 use crate::image::Preprocess;
 use crate::model::config::{Pool, Positions, Stem, VitConfig};
 use crate::model::linear::tensor_error;
 use crate::model::loader::Loader;
 use crate::model::trunk::stem;
 use crate::model::vision::angles;
+use crate::{Error, Result};
 
 /// Most tokens of one pass, but for one picture that has more: enough rows for the products to make use of their weights, few
 /// enough for what one product leaves to be still in the caches when the next one reads it.
@@ -282,6 +282,7 @@ impl Entry {
                 })?;
                 Ok(Entry::Patches { size: *size, weights: dense })
             }
+            Stem::Loose { .. } => Err(Error::Tensor("grids of many shapes are evaluated on tensors".into())),
             Stem::Convolutions(stem) => {
                 let stem = stem::Stem::load(&Loader::new(weights, &Device::Cpu), stem)?;
                 let levels = std::array::from_fn(|c| {

@@ -12,6 +12,7 @@ use super::hugging_face_names::Names;
 use super::json::{self, Object, bad};
 use super::processor::{self, read_preprocess};
 use super::{Checks, Import, check_transformer};
+use crate::image::{Preprocess, ResizeMode};
 use crate::model::config::{
     Activation, AttentionPool, BlocksConfig, ImageConfig, ImagePool, ModelConfig, NormOrder, Padding, Place, Pool,
     Pooler, Projection, ReaderConfig, Stem, TextConfig, TextKind, TextPool, TransformerConfig, VisionConfig, VitConfig,
@@ -33,6 +34,8 @@ pub(super) enum Kind {
     /// CLIP inside a model of segments.
     ClipSeg,
     Siglip,
+    /// The same with pictures that keep their shape.
+    Naflex,
     ChineseClip,
     AltClip,
     Blip,
@@ -49,6 +52,7 @@ pub(super) fn import(dir: &Path, checks: Checks) -> Result<Import> {
         Some("metaclip_2") => Kind::MetaClip,
         Some("clipseg") => Kind::ClipSeg,
         Some("siglip") => Kind::Siglip,
+        Some("siglip2") => Kind::Naflex,
         Some("chinese_clip") => Kind::ChineseClip,
         Some("altclip") => Kind::AltClip,
         Some("blip") => Kind::Blip,
@@ -67,21 +71,23 @@ pub(super) fn import(dir: &Path, checks: Checks) -> Result<Import> {
         }
         Kind::AltClip => root.count("projection_dim")?.unwrap_or(768),
         Kind::Blip => root.count("image_text_hidden_size")?.unwrap_or(256),
-        Kind::Siglip => {
+        Kind::Siglip | Kind::Naflex => {
             with_tower(&root, "vision_config", kind, |cfg, _| Ok(cfg.count("hidden_size")?.unwrap_or(768)))?
         }
     };
-    let image = with_tower(&root, "vision_config", kind, read_vision)?;
+    let mut image = with_tower(&root, "vision_config", kind, read_vision)?;
     let text = with_tower(&root, "text_config", kind, read_text)?;
     let preprocess = match kind {
         Kind::Siglip => read_preprocess(dir, image.size(), &processor::SIGLIP, checks)?,
+        Kind::Naflex => loose_preprocess(dir, &mut image, checks)?,
         Kind::Blip => read_preprocess(dir, image.size(), &processor::BLIP, checks)?,
         // The processor there makes pictures for the segments; its CLIP is the original one, with that one's processor.
         Kind::ClipSeg => processor::clip_at(image.size()),
         _ => read_preprocess(dir, image.size(), &processor::CLIP, checks)?,
     };
-    let clean = if kind == Kind::Siglip { siglip_clean(dir, checks)? } else { Clean::None };
-    let tokenizer_kind = TokenizerKind::File { clean, strip_separator: false, pad_to_context: kind == Kind::Siglip };
+    let pad_to_context = kind.is_siglip();
+    let clean = if pad_to_context { siglip_clean(dir, checks)? } else { Clean::None };
+    let tokenizer_kind = TokenizerKind::File { clean, strip_separator: false, pad_to_context };
     let (context, vocabulary) = text.sizes();
     let tokenizer = TokenizerConfig { dir: dir.to_path_buf(), context, vocabulary, kind: tokenizer_kind };
     let config = ModelConfig { dim, image, text, preprocess };
@@ -94,10 +100,32 @@ pub(super) fn import(dir: &Path, checks: Checks) -> Result<Import> {
     Ok(Import { config, weights, tokenizer })
 }
 
+impl Kind {
+    /// Whether texts are padded to the context, and padding is read like anything else.
+    fn is_siglip(self) -> bool {
+        matches!(self, Kind::Siglip | Kind::Naflex)
+    }
+}
+
+/// The processor of pictures that keep their shape; it says how many patches there are at most, and the tower's configuration
+/// how large they are.
+fn loose_preprocess(dir: &Path, image: &mut ImageConfig, checks: Checks) -> Result<Preprocess> {
+    let preprocess = processor::read_loose(dir, checks)?;
+    if let (ImageConfig::Vit(vit), ResizeMode::Patches { edge: found, most: wanted }) = (image, preprocess.resize_mode)
+        && let Stem::Loose { edge, most, .. } = &mut vit.stem
+    {
+        if found != *edge {
+            let reason = format!("the processor cuts patches of {found} pixels, and the model takes patches of {edge}");
+            return Err(bad(dir, reason));
+        }
+        (*most, vit.image) = (wanted, preprocess.size);
+    }
+    Ok(preprocess)
+}
+
 /// Why a kind of model is not loaded, for those that one may expect to be.
 fn why_not(kind: &str) -> &'static str {
     match kind {
-        "siglip2" => ", whose pictures have no fixed size,",
         "align" => ", whose image tower is an EfficientNet,",
         "blip-2" => ", whose pictures have 32 vectors each,",
         "bridgetower" => ", whose towers look at each other,",
@@ -117,6 +145,10 @@ fn siglip_clean(dir: &Path, checks: Checks) -> Result<Clean> {
     let value = if path.is_file() { json::read(&path)? } else { Value::Object(Map::new()) };
     let cfg = Object::root(&path, &value, checks)?;
     match cfg.text("tokenizer_class")? {
+        // This class pads at the left unless it is told where.
+        Some(class) if class.starts_with("Siglip2") && cfg.get("padding_side").is_none() => {
+            Err(cfg.unsupported("tokenizer_class"))
+        }
         Some(class) if class.starts_with("Gemma") || class.starts_with("Siglip2") => Ok(Clean::LowerOnly),
         Some(class) if class.starts_with("Siglip") => Ok(Clean::Letters),
         _ => Err(cfg.unsupported("tokenizer_class")),
@@ -185,17 +217,17 @@ fn read_vision(cfg: &Object, kind: Kind) -> Result<ImageConfig> {
     }
     let (edge, patch) = match kind {
         Kind::Blip => (384, 16),
-        Kind::Siglip => (224, 16),
+        Kind::Siglip | Kind::Naflex => (224, 16),
         Kind::Aimv2 => (224, 14),
         _ => (224, 32),
     };
-    let image = cfg.pair("image_size")?.unwrap_or((edge, edge));
     let patch = cfg.pair("patch_size")?.unwrap_or((patch, patch));
+    let image = if kind == Kind::Naflex { patch } else { cfg.pair("image_size")?.unwrap_or((edge, edge)) };
     if patch.0 > image.0 || patch.1 > image.1 {
         return Err(bad(&cfg.file(), format!("{} is larger than the picture", cfg.dotted("patch_size"))));
     }
     let defaults = match kind {
-        Kind::Siglip => Defaults::new(768, 12, 12, 3072, Activation::GeluTanh, 1e-6),
+        Kind::Siglip | Kind::Naflex => Defaults::new(768, 12, 12, 3072, Activation::GeluTanh, 1e-6),
         Kind::Blip => Defaults::new(768, 12, 12, 3072, Activation::Gelu, 1e-5),
         Kind::Aimv2 => Defaults::new(1024, 24, 8, 2816, Activation::Silu, 1e-5),
         _ => Defaults::new(768, 12, 12, 3072, Activation::QuickGelu, 1e-5),
@@ -213,11 +245,20 @@ fn read_vision(cfg: &Object, kind: Kind) -> Result<ImageConfig> {
         Kind::Clip | Kind::MetaClip | Kind::ClipSeg | Kind::ChineseClip | Kind::AltClip => {
             return Ok(ImageConfig::Plain(plain));
         }
-        Kind::Siglip => {
+        Kind::Siglip | Kind::Naflex => {
             if cfg.flag("vision_use_head")? == Some(false) {
                 return Err(cfg.unsupported("vision_use_head"));
             }
             vit.stem = Stem::Patches { size: patch, biased: true, norm: false };
+            if kind == Kind::Naflex {
+                let places = cfg.count("num_patches")?.unwrap_or(256);
+                let table = places.isqrt();
+                if patch.0 != patch.1 || table * table != places {
+                    return Err(cfg.unsupported("num_patches"));
+                }
+                // The processor knows how many patches there are at most.
+                vit.stem = Stem::Loose { edge: patch.0, table, most: places };
+            }
             (vit.class, vit.norm_pre) = (false, false);
             (vit.norm_tokens, vit.norm_pooled) = (true, false);
             vit.pool = attention(true);
@@ -254,12 +295,12 @@ fn read_text(cfg: &Object, kind: Kind) -> Result<TextKind> {
         _ => {}
     }
     let defaults = match kind {
-        Kind::Siglip => Defaults::new(768, 12, 12, 3072, Activation::GeluTanh, 1e-6),
+        Kind::Siglip | Kind::Naflex => Defaults::new(768, 12, 12, 3072, Activation::GeluTanh, 1e-6),
         Kind::Aimv2 => Defaults::new(768, 12, 6, 2048, Activation::Silu, 1e-5),
         _ => Defaults::new(512, 12, 8, 2048, Activation::QuickGelu, 1e-5),
     };
     let transformer = read_transformer(cfg, &defaults)?;
-    let siglip = kind == Kind::Siglip;
+    let siglip = kind.is_siglip();
     let pool = match cfg.id("eos_token_id") {
         _ if siglip => TextPool::Last,
         Ok(id) => match id.unwrap_or(49_407) {

@@ -25,7 +25,7 @@ impl Names {
     pub(super) fn origin(&self, name: &str) -> Origin {
         let (tower, rest) = name.split_once('.').unwrap_or((name, ""));
         match (self.kind, tower) {
-            (Kind::Siglip, "image") if rest.starts_with("pool.") => siglip_pool(&rest[5..]),
+            (Kind::Siglip | Kind::Naflex, "image") if rest.starts_with("pool.") => siglip_pool(&rest[5..]),
             (Kind::Aimv2, _) => aimv2(tower == "image", rest),
             (Kind::Blip, "image") => blip(rest),
             (Kind::ChineseClip | Kind::AltClip | Kind::Blip, "text") => self.bert(rest),
@@ -34,7 +34,7 @@ impl Names {
                 let list = format!("encoder.{}.", self.image_layers);
                 mapped(clip(true, rest), |name| name.replace("encoder.layers.", &list))
             }
-            (Kind::Siglip, "text") if rest.starts_with("projection.") => {
+            (Kind::Siglip | Kind::Naflex, "text") if rest.starts_with("projection.") => {
                 Origin::Same(format!("text_model.head.{}", &rest["projection.".len()..]))
             }
             _ => clip(tower == "image", rest),

@@ -1,13 +1,13 @@
 //! Picture processors of Hugging Face: what their configurations say, and the defaults that those leave out.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
 use super::json::{self, Object, bad};
 use super::{CLIP_MEAN, CLIP_STD, Checks};
 use crate::Result;
-use crate::image::{Interpolation, Preprocess, ResizeMode};
+use crate::image::{Interpolation, Preprocess, ResizeMode, patches};
 
 /// Defaults of a processor's class.
 pub(super) struct Processor {
@@ -43,31 +43,51 @@ pub(super) fn clip_at(size: (usize, usize)) -> Preprocess {
     }
 }
 
-/// The picture processor: `preprocessor_config.json`, or its place inside the newer `processor_config.json`.
-pub(super) fn read_preprocess(
-    dir: &Path,
-    image: (usize, usize),
-    defaults: &Processor,
-    checks: Checks,
-) -> Result<Preprocess> {
-    let plain = dir.join("preprocessor_config.json");
-    let nested = dir.join("processor_config.json");
-    let (path, value) = if plain.is_file() {
-        let value = json::read(&plain)?;
-        (plain, value)
-    } else if nested.is_file() {
-        let mut value = json::read(&nested)?;
-        let inner = value.get_mut("image_processor").map_or(Value::Object(Map::new()), Value::take);
-        (nested, inner)
-    } else {
-        (plain, Value::Object(Map::new()))
-    };
+/// The processor of pictures that keep their shape.
+pub(super) fn read_loose(dir: &Path, checks: Checks) -> Result<Preprocess> {
+    let (path, value) = find(dir)?;
     let cfg = Object::root(&path, &value, checks)?;
     for key in ["image_processor_type", "feature_extractor_type"] {
-        if cfg.text(key)?.is_some_and(|kind| !defaults.kinds.iter().any(|known| kind.starts_with(known))) {
+        if cfg.text(key)?.is_some_and(|kind| !kind.starts_with("Siglip2")) {
             return Err(cfg.unsupported(key));
         }
     }
+    let (edge, most) = (cfg.count("patch_size")?.unwrap_or(16), cfg.count("max_num_patches")?.unwrap_or(256));
+    // More would not fit into memory, or not be worth the name of a patch.
+    if !(2..=256).contains(&edge) || most > 1 << 14 {
+        return Err(cfg.unsupported("patch_size"));
+    }
+    let interpolation = interpolation(&cfg, 2.0)?;
+    let (mean, std) = normalisation(&cfg, [0.5; 3], [0.5; 3])?;
+    Ok(Preprocess {
+        size: patches::carrier(edge, most),
+        mean,
+        std,
+        interpolation,
+        resize_mode: ResizeMode::Patches { edge, most },
+        fill: 0,
+        rgb_first: true,
+    })
+}
+
+/// Its configuration: a file of its own, or a place inside the newer one.
+fn find(dir: &Path) -> Result<(PathBuf, Value)> {
+    let plain = dir.join("preprocessor_config.json");
+    let nested = dir.join("processor_config.json");
+    if plain.is_file() {
+        let value = json::read(&plain)?;
+        return Ok((plain, value));
+    }
+    if nested.is_file() {
+        let mut value = json::read(&nested)?;
+        let inner = value.get_mut("image_processor").map_or(Value::Object(Map::new()), Value::take);
+        return Ok((nested, inner));
+    }
+    Ok((plain, Value::Object(Map::new())))
+}
+
+/// The filter, where pictures are resized and their bytes scaled to 0..1.
+fn interpolation(cfg: &Object, default: f64) -> Result<Interpolation> {
     for key in ["do_resize", "do_rescale"] {
         if cfg.flag(key)? == Some(false) {
             return Err(cfg.unsupported(key));
@@ -77,11 +97,36 @@ pub(super) fn read_preprocess(
     if cfg.number("rescale_factor")?.is_some_and(|factor| (factor * 255.0 - 1.0).abs() > 1e-6) {
         return Err(cfg.unsupported("rescale_factor"));
     }
-    let interpolation = match cfg.number("resample")?.unwrap_or(3.0) {
-        3.0 => Interpolation::Bicubic,
-        2.0 => Interpolation::Bilinear,
-        _ => return Err(cfg.unsupported("resample")),
-    };
+    match cfg.number("resample")?.unwrap_or(default) {
+        3.0 => Ok(Interpolation::Bicubic),
+        2.0 => Ok(Interpolation::Bilinear),
+        _ => Err(cfg.unsupported("resample")),
+    }
+}
+
+/// Means and deviations.
+fn normalisation(cfg: &Object, mean: [f32; 3], std: [f32; 3]) -> Result<([f32; 3], [f32; 3])> {
+    let normalise = cfg.flag("do_normalize")?.unwrap_or(true);
+    let mean = cfg.channels("image_mean")?.unwrap_or(mean);
+    let std = cfg.channels("image_std")?.unwrap_or(std);
+    Ok(if normalise { (mean, std) } else { ([0.0; 3], [1.0; 3]) })
+}
+
+/// The picture processor: `preprocessor_config.json`, or its place inside the newer `processor_config.json`.
+pub(super) fn read_preprocess(
+    dir: &Path,
+    image: (usize, usize),
+    defaults: &Processor,
+    checks: Checks,
+) -> Result<Preprocess> {
+    let (path, value) = find(dir)?;
+    let cfg = Object::root(&path, &value, checks)?;
+    for key in ["image_processor_type", "feature_extractor_type"] {
+        if cfg.text(key)?.is_some_and(|kind| !defaults.kinds.iter().any(|known| kind.starts_with(known))) {
+            return Err(cfg.unsupported(key));
+        }
+    }
+    let interpolation = interpolation(&cfg, 3.0)?;
     let crop = if cfg.flag("do_center_crop")?.unwrap_or(defaults.crops) { Some(crop_size(&cfg)?) } else { None };
     let (resize_mode, size) = match resize(&cfg, defaults)? {
         Resize::Shortest(edge) => match crop {
@@ -100,18 +145,8 @@ pub(super) fn read_preprocess(
             format!("makes pictures of {} × {}, but the model takes {} × {}", size.1, size.0, image.1, image.0);
         return Err(bad(&path, reason));
     }
-    let normalise = cfg.flag("do_normalize")?.unwrap_or(true);
-    let mean = cfg.channels("image_mean")?.unwrap_or(defaults.mean);
-    let std = cfg.channels("image_std")?.unwrap_or(defaults.std);
-    Ok(Preprocess {
-        size: image,
-        mean: if normalise { mean } else { [0.0; 3] },
-        std: if normalise { std } else { [1.0; 3] },
-        interpolation,
-        resize_mode,
-        fill: 0,
-        rgb_first: true,
-    })
+    let (mean, std) = normalisation(&cfg, defaults.mean, defaults.std)?;
+    Ok(Preprocess { size: image, mean, std, interpolation, resize_mode, fill: 0, rgb_first: true })
 }
 
 enum Resize {
