@@ -3,8 +3,8 @@
 //! Only the last map of the image tower is learnt anew, pulled towards the one that it was (ProLIP: Fahes et al., "CLIP's Visual
 //! Embedding Projector is a Few-shot Cornucopia", arXiv 2410.05270). Adapters beside the tower would change what a vector is; this
 //! leaves text vectors and every query as they are, is learnt in seconds, and a library whose features are kept moves over without
-//! its photos. Where a tower's features are out of reach, the map begins as the identity on embeddings: the paper's regularised
-//! linear adapter.
+//! its photos. Where a tower ends with no such map, or if asked for ([`Encoder::without_features`]), the map begins as the identity on
+//! embeddings: the paper's regularised linear adapter.
 
 mod fit;
 

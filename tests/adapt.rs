@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use tintype::adapt::Adapter;
 use tintype::eval::{Dataset, DatasetOptions, Evaluator, Task};
-use tintype::model::Adaptation;
-use tintype::{Encode, Encoder, Engine, Error};
+use tintype::model::{Adaptation, EncoderOptions, Precision};
+use tintype::{Encode, Encoder, Engine, Error, PixelBatch};
 
 /// Pictures that the model has no words for: stripes of four directions, with names that say nothing of them.
 fn stripes(dir: &Path, each: u32) {
@@ -149,35 +149,81 @@ fn picture_of_noise(path: &Path) {
         .unwrap();
 }
 
-/// An encoder whose features are out of reach: its embeddings stand for them.
-struct Plain(Encoder);
+/// A model of random weights that is committed.
+fn model(name: &str, options: &EncoderOptions) -> Encoder {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/encoders").join(name);
+    Encoder::load_with(dir, options).unwrap()
+}
 
-impl Encode for Plain {
-    fn space(&self) -> &tintype::EmbeddingSpace {
-        self.0.space()
-    }
-    fn preprocess(&self) -> &tintype::image::Preprocess {
-        self.0.preprocess()
-    }
-    fn encode_images(&self, batch: &tintype::PixelBatch) -> tintype::Result<tintype::Embeddings> {
-        self.0.encode_images(batch)
-    }
-    fn encode_texts(&self, texts: &[&str]) -> tintype::Result<tintype::Embeddings> {
-        self.0.encode_texts(texts)
+#[test]
+fn towers_that_end_with_a_matrix_give_what_it_is_applied_to() {
+    // (model, numbers before the last map; none where there is no such map)
+    let models = [
+        ("PE-Core-B-16", true),
+        ("EVA02-B-16", true),
+        ("ViTamin-S", true),
+        ("ViT-B-16-SigLIP2", false),
+        ("RN50", false),
+    ];
+    for (name, has_matrix) in models {
+        for options in [EncoderOptions::default().precision(Precision::F32), EncoderOptions::default().reference()] {
+            let encoder = model(name, &options);
+            let (features, space) = (encoder.features(), encoder.space());
+            assert_eq!(features.fingerprint != space.fingerprint, has_matrix, "{name}");
+            let (height, width) = encoder.preprocess().size;
+            let mut batch = PixelBatch::new(height, width);
+            for n in 0..3 {
+                batch.push(
+                    &(0..height * width * 3).map(|i| ((i * (7 + n) + i / 97 * 13) % 251) as u8).collect::<Vec<_>>(),
+                );
+            }
+            let found = encoder.encode_features(&batch).unwrap();
+            assert_eq!((found.dim(), found.rows().len()), (features.width, 3), "{name}");
+            let head = encoder.head().unwrap();
+            assert_eq!((head.inputs(), head.outputs()), (features.width, space.dim), "{name}");
+            let projected = head.project(found.as_slice()).unwrap();
+            for (a, b) in projected.rows().zip(encoder.encode_images(&batch).unwrap().rows()) {
+                let cosine: f32 = a.iter().zip(b).map(|(a, b)| a * b).sum();
+                assert!(cosine > 0.999_999, "{name}: {cosine}");
+            }
+        }
     }
 }
 
 #[test]
-fn where_features_are_out_of_reach_the_vectors_of_the_library_do() {
+fn libraries_of_loaded_models_keep_features_too() {
     let dir = tempfile::tempdir().unwrap();
     let (photos, library) = (dir.path().join("photos"), dir.path().join("library"));
     stripes(&photos, 6);
-    let base = Encoder::new(Plain(Encoder::builtin().unwrap()));
+    let base = model("PE-Core-B-16", &EncoderOptions::default().precision(Precision::F32));
+    let adaptation = learnt(&photos, &base);
+    let adapted = Encoder::adapted(base.clone(), &adaptation).unwrap();
+    let engine = Engine::create(&library, base.clone()).unwrap();
+    engine.keep_features().unwrap();
+    engine.ingest([&photos]).run().unwrap();
+    let kept = paths(&engine, "alpha");
+    std::fs::rename(&photos, dir.path().join("elsewhere")).unwrap();
+    let report = engine.switch(adapted).run().unwrap();
+    assert_eq!((report.projected, report.embedded), (24, 0));
+    // Of another model the head is refused.
+    let error = Encoder::adapted(Encoder::builtin().unwrap(), &adaptation).err().unwrap().to_string();
+    assert!(error.contains("made for features"), "{error}");
+    let report = engine.switch(base).run().unwrap();
+    assert_eq!((report.projected, paths(&engine, "alpha")), (24, kept));
+}
+
+#[test]
+fn instead_of_features_the_vectors_of_the_library_will_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let (photos, library) = (dir.path().join("photos"), dir.path().join("library"));
+    stripes(&photos, 6);
+    let base = Encoder::builtin().unwrap().without_features();
     let adapted = Adapter::new(base.clone()).run(&dataset(&photos), Some(4), 0).unwrap();
     let held_out = adapted.held_out.unwrap();
     assert!(held_out.after > held_out.before, "{held_out:?}");
     let adaptation = Adaptation::new("stripes", "builtin", &base, adapted.head);
-    let adapted = Encoder::adapted(base.clone(), &adaptation).unwrap();
+    // The head itself says what it maps.
+    let adapted = Encoder::adapted(Encoder::builtin().unwrap(), &adaptation).unwrap();
     let engine = Engine::create(&library, base).unwrap();
     engine.ingest([&photos]).run().unwrap();
     std::fs::rename(&photos, dir.path().join("elsewhere")).unwrap();

@@ -72,6 +72,34 @@ impl KeptFeatures {
         write().map_err(|error| failed(&self.path, error))
     }
 
+    /// Takes over what another library keeps of some contents, of any kind.
+    pub(crate) fn take(&self, other: &KeptFeatures, contents: &[Hash]) -> Result<()> {
+        let mut rows: Vec<(String, &Hash, Vec<u8>)> = Vec::new();
+        {
+            let connection = other.lock();
+            let mut read = || {
+                let mut select = connection.prepare_cached("SELECT kind, numbers FROM features WHERE content = ?1")?;
+                for content in contents {
+                    let found = select.query_map([&content[..]], |row| Ok((row.get(0)?, content, row.get(1)?)))?;
+                    rows.extend(found.collect::<rusqlite::Result<Vec<_>>>()?);
+                }
+                Ok(())
+            };
+            read().map_err(|error| failed(&other.path, error))?;
+        }
+        let mut connection = self.lock();
+        let write = || {
+            let transaction = connection.transaction()?;
+            let mut insert = transaction.prepare_cached("INSERT OR IGNORE INTO features VALUES (?1, ?2, ?3)")?;
+            for (kind, content, numbers) in rows {
+                insert.execute((kind, &content[..], numbers))?;
+            }
+            drop(insert);
+            transaction.commit()
+        };
+        write().map_err(|error| failed(&self.path, error))
+    }
+
     /// The features of a content, if they are kept and as wide as they should be.
     pub(crate) fn get(&self, kind: &str, width: usize, content: &Hash) -> Result<Option<Vec<f32>>> {
         let connection = self.lock();
@@ -139,6 +167,12 @@ mod tests {
         let kept = KeptFeatures::of(dir.path()).unwrap().unwrap();
         assert_eq!(kept.get("x", 2, &a).unwrap(), Some(vec![1.0, -2.5]));
         assert_eq!((kept.get("y", 2, &a).unwrap(), kept.get("x", 3, &a).unwrap()), (None, None));
+        let elsewhere = tempfile::tempdir().unwrap();
+        let other = KeptFeatures::keep(elsewhere.path()).unwrap();
+        other.put("x", [(b, &[9.0, 9.0][..])].into_iter()).unwrap();
+        other.take(&kept, &[a, b, [3; 32]]).unwrap();
+        assert_eq!(other.get("x", 2, &a).unwrap(), Some(vec![1.0, -2.5]));
+        assert_eq!(other.get("x", 2, &b).unwrap(), Some(vec![9.0, 9.0]), "what is there stays");
         kept.retain(|hash| Ok(*hash == b)).unwrap();
         assert_eq!((kept.get("x", 2, &a).unwrap(), kept.count("x").unwrap()), (None, 1));
     }

@@ -14,7 +14,9 @@ use super::captions;
 use super::request::{Counters, Report, Target};
 use super::watch::{Watch, watched};
 use super::writer::Sink;
-use crate::catalog::{CAPTIONS, Catalog, Change, Copies, Item, Key, Record, SourceFile, absolute, fingerprint};
+use crate::catalog::{
+    CAPTIONS, Catalog, Change, Copies, Hash, Item, KeptFeatures, Key, Record, SourceFile, absolute, fingerprint,
+};
 use crate::{Error, Result};
 
 /// Rows that are read at a time.
@@ -34,6 +36,13 @@ struct Part {
     vectors: tintype_index::Reader,
     captions: Option<tintype_index::Reader>,
     copies: Copies,
+    features: Option<KeptFeatures>,
+}
+
+/// What stands beside the catalog of the library that is merged into.
+struct Beside {
+    copies: Copies,
+    features: Option<KeptFeatures>,
 }
 
 watched!(Merge);
@@ -43,7 +52,7 @@ impl<'a> Merge<'a> {
         Merge { target, parts, watch: Watch::default() }
     }
 
-    /// Copies everything. In the report, `added` are the photos that were copied and `unchanged` those that were there.
+    /// Copies everything, kept features of pictures included: the library keeps them if a part does. In the report, `added` are the photos that were copied and `unchanged` those that were there.
     ///
     /// # Errors
     /// [`Error::NoLibrary`], [`Error::SpaceMismatch`] if a part was made with another model: nothing was changed.
@@ -70,7 +79,8 @@ impl<'a> Merge<'a> {
                 opened => Some(opened?.reader()?),
             };
             let vectors = Index::open(dir.join(&space.directory))?.reader()?;
-            parts.push(Part { vectors, captions, catalog, copies: Copies::of(&dir) });
+            let (copies, features) = (Copies::of(&dir), KeptFeatures::of(&dir)?);
+            parts.push(Part { vectors, captions, catalog, copies, features });
         }
         let mut watch = std::mem::take(&mut self.watch);
         let writer = watch.writer(self.target.catalog)?;
@@ -79,8 +89,12 @@ impl<'a> Merge<'a> {
         }
         let mut sink = Sink::new(&self.target, writer, watch.memory())?;
         let counters = Counters::default();
-        let copies = Copies::of(self.target.library);
-        match copy(&parts, &copies, &mut sink, &counters, &mut watch) {
+        let features = match parts.iter().any(|part| part.features.is_some()) {
+            true => Some(KeptFeatures::keep(self.target.library)?),
+            false => KeptFeatures::of(self.target.library)?,
+        };
+        let beside = Beside { copies: Copies::of(self.target.library), features };
+        match copy(&parts, &beside, &mut sink, &counters, &mut watch) {
             Ok(()) => sink.finish(&counters, &mut watch),
             Err(Error::Cancelled) => {
                 Err(sink.commit(&counters, &mut Watch::hurried()).err().unwrap_or(Error::Cancelled))
@@ -95,7 +109,7 @@ impl<'a> Merge<'a> {
 
 fn copy(
     parts: &[Part],
-    copies: &Copies,
+    beside: &Beside,
     sink: &mut Sink<'_>,
     counters: &Counters,
     watch: &mut Watch<'_>,
@@ -125,6 +139,9 @@ fn copy(
             let present: Vec<Key> = records.iter().map(|record| record.key).collect();
             let starts = reader.starts(&present)?;
             let metadata = reader.metadata(&present)?;
+            if let (Some(ours), Some(theirs)) = (&beside.features, &part.features) {
+                ours.take(theirs, &records.iter().map(Record::content).collect::<Vec<Hash>>())?;
+            }
             for ((record, fields), start) in records.into_iter().zip(metadata).zip(starts) {
                 if !there.insert(fingerprint(&record.path)) {
                     counters.unchanged.fetch_add(1, Relaxed);
@@ -138,7 +155,7 @@ fn copy(
                 };
                 let source = record.source.and_then(|source| ours.get(&source).copied());
                 let item = Some(Box::new(Item { source, start, fields }));
-                copies.keep(&record.hash, u64::MAX, || part.copies.find(&record.hash));
+                beside.copies.keep(&record.hash, u64::MAX, || part.copies.find(&record.hash));
                 sink.put(Record { source, item, ..record }, &vector, caption.as_deref())?;
             }
             if ticked.elapsed() >= TICK {

@@ -10,9 +10,11 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use super::config::{ModelConfig, ReaderConfig, VitConfig};
 use super::cpu::{self, Isa, Packer, TextTower, VisionTower};
 use super::encoder::{Device, EmbeddingSpace, Embeddings, Encode, EncoderOptions, PixelBatch, Precision};
+use super::head::{Features, Head};
 use super::import::{Checks, Import, import};
 use super::linear::tensor_error;
 use super::loader::Loader;
+use super::project::Depth;
 use super::text::Text;
 use super::tokenizer::Tokenizer;
 use super::tower::ImageTower;
@@ -30,6 +32,7 @@ pub(super) struct DualEncoder {
     device: candle_core::Device,
     image: Image,
     text: Words,
+    head: Lazy<Arc<Head>>,
 }
 
 /// What the image tower is evaluated on.
@@ -82,7 +85,30 @@ impl DualEncoder {
         };
         let device = open_device(options.device)?;
         let space = EmbeddingSpace { model, fingerprint, dim: config.dim };
-        Ok(Self { config, space, weights, tokenizer, packer, device, image, text })
+        Ok(Self { config, space, weights, tokenizer, packer, device, image, text, head: Lazy::default() })
+    }
+}
+
+impl DualEncoder {
+    /// Rows of a tower that is evaluated so far, not normalised.
+    fn rows(&self, batch: &PixelBatch, depth: Depth) -> Result<Vec<f32>> {
+        let expected = self.config.image.size();
+        if batch.size() != expected {
+            let reason = format!("pictures of {:?}, but {} takes {expected:?}", batch.size(), self.space.model);
+            return Err(Error::Tensor(reason.into()));
+        }
+        let ModelConfig { dim, image, preprocess, .. } = &self.config;
+        match &self.image {
+            Image::Packed(config, tower) => {
+                let load = || self.packer.vision(config, preprocess, *dim).map(Box::new);
+                tower.get_or_load(load)?.encode(batch.as_bytes(), depth)
+            }
+            Image::Tensors(tower) => {
+                let loader = || Loader::new(&self.weights, &self.device);
+                let load = || ImageTower::load(&loader(), image, preprocess, *dim).map(Box::new);
+                tower.get_or_load(load)?.encode(batch, depth)
+            }
+        }
     }
 }
 
@@ -106,24 +132,35 @@ impl Encode for DualEncoder {
     }
 
     fn encode_images(&self, batch: &PixelBatch) -> Result<Embeddings> {
-        let expected = self.config.image.size();
-        if batch.size() != expected {
-            let reason = format!("pictures of {:?}, but {} takes {expected:?}", batch.size(), self.space.model);
-            return Err(Error::Tensor(reason.into()));
+        Ok(normalised(self.config.dim, self.rows(batch, Depth::Embeddings)?))
+    }
+
+    fn features(&self) -> Features {
+        let EmbeddingSpace { fingerprint, dim, .. } = &self.space;
+        match self.config.image.features() {
+            Some(width) => Features { fingerprint: format!("{fingerprint}/features"), width },
+            None => Features { fingerprint: fingerprint.clone(), width: *dim },
         }
-        let ModelConfig { dim, image, preprocess, .. } = &self.config;
-        let rows = match &self.image {
-            Image::Packed(config, tower) => {
-                let load = || self.packer.vision(config, preprocess, *dim).map(Box::new);
-                tower.get_or_load(load)?.encode(batch.as_bytes())?
-            }
-            Image::Tensors(tower) => {
-                let loader = || Loader::new(&self.weights, &self.device);
-                let load = || ImageTower::load(&loader(), image, preprocess, *dim).map(Box::new);
-                tower.get_or_load(load)?.encode(batch)?
-            }
+    }
+
+    fn encode_features(&self, batch: &PixelBatch) -> Result<Embeddings> {
+        match self.config.image.features() {
+            Some(width) => Ok(Embeddings::new(width, self.rows(batch, Depth::Features)?)),
+            None => self.encode_images(batch),
+        }
+    }
+
+    fn head(&self) -> Result<Arc<Head>> {
+        let load = || {
+            let Some(width) = self.config.image.features() else { return Ok(Head::identity(self.config.dim)) };
+            let (weights, _) = self.weights.get("image.projection.weight")?; // (dim, width)
+            let bias = match self.weights.contains("image.projection.bias") {
+                true => self.weights.get("image.projection.bias")?.0,
+                false => vec![0.0; self.config.dim],
+            };
+            Ok(Head::new(width, weights, bias))
         };
-        Ok(normalised(self.config.dim, rows))
+        self.head.get_or_load(|| load().map(Arc::new)).cloned()
     }
 
     fn encode_texts(&self, texts: &[&str]) -> Result<Embeddings> {

@@ -192,11 +192,18 @@ impl Adaptation {
 }
 
 impl Encoder {
-    /// `base` with another last map.
+    /// The same with its embeddings for features: a map that is learnt for it begins as the identity, the paper's regularised linear
+    /// adapter, and a library moves to it without photos though it keeps no features.
+    pub fn without_features(self) -> Encoder {
+        Encoder::new(Whole(self))
+    }
+
+    /// `base` with another last map, of its features or of its embeddings, as it was learnt.
     ///
     /// # Errors
     /// [`Error::BadModel`] if the map was made for the features of another model, or in another precision.
     pub fn adapted(base: Encoder, adaptation: &Adaptation) -> Result<Encoder> {
+        let base = if adaptation.features == base.space().fingerprint { base.without_features() } else { base };
         let (features, space) = (base.features(), base.space());
         if features.fingerprint != adaptation.features || features.width != adaptation.head.inputs {
             return Err(Error::BadModel {
@@ -214,6 +221,27 @@ impl Encoder {
         let head = Arc::new(adaptation.head.clone());
         let space = EmbeddingSpace { model: adaptation.name.clone(), fingerprint, dim: head.outputs() };
         Ok(Encoder::new(Adapted { base, space, head }))
+    }
+}
+
+/// An encoder whose features are its embeddings.
+struct Whole(Encoder);
+
+impl Encode for Whole {
+    fn space(&self) -> &EmbeddingSpace {
+        self.0.space()
+    }
+
+    fn preprocess(&self) -> &Preprocess {
+        self.0.preprocess()
+    }
+
+    fn encode_images(&self, batch: &PixelBatch) -> Result<Embeddings> {
+        self.0.encode_images(batch)
+    }
+
+    fn encode_texts(&self, texts: &[&str]) -> Result<Embeddings> {
+        self.0.encode_texts(texts)
     }
 }
 

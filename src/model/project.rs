@@ -7,6 +7,15 @@ use super::linear::Linear;
 use super::loader::Loader;
 use crate::Result;
 
+/// How far a tower is evaluated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Depth {
+    /// Up to what its last map is applied to.
+    Features,
+    /// To the end.
+    Embeddings,
+}
+
 /// A projection, or none.
 #[derive(Debug)]
 pub(super) enum Head {

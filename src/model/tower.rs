@@ -6,6 +6,7 @@ use super::config::{ImageConfig, Stem, VitConfig};
 use super::encoder::PixelBatch;
 use super::linear::tensor_error;
 use super::loader::Loader;
+use super::project::Depth;
 use super::trunk::TrunkTower;
 use super::vision::Vision;
 use crate::image::Preprocess;
@@ -51,8 +52,8 @@ impl ImageTower {
         Ok(Self { device: loader.device().clone(), levels, loose, kind })
     }
 
-    /// One row per picture, not normalised.
-    pub(super) fn encode(&self, pictures: &PixelBatch) -> Result<Vec<f32>> {
+    /// One row per picture, not normalised: embeddings, or what the last map of a vision transformer is applied to.
+    pub(super) fn encode(&self, pictures: &PixelBatch, depth: Depth) -> Result<Vec<f32>> {
         let (height, width) = pictures.size();
         let mut rows = Vec::new();
         if let Some((edge, most)) = self.loose {
@@ -60,30 +61,30 @@ impl ImageTower {
                 let patches = Patches::read(picture, edge, most);
                 let patches =
                     patches.ok_or_else(|| Error::Tensor("no patches, as Preprocess::apply makes them".into()))?;
-                let embedded = self.forward_loose(&patches).and_then(|t| t.flatten_all()?.to_vec1::<f32>());
+                let embedded = self.forward_loose(&patches, depth).and_then(|t| t.flatten_all()?.to_vec1::<f32>());
                 rows.extend(embedded.map_err(tensor_error)?);
             }
             return Ok(rows);
         }
         for chunk in pictures.as_bytes().chunks(BATCH * height * width * 3) {
-            let embedded = self.forward(chunk, height, width).and_then(|t| t.flatten_all()?.to_vec1::<f32>());
+            let embedded = self.forward(chunk, height, width, depth).and_then(|t| t.flatten_all()?.to_vec1::<f32>());
             rows.extend(embedded.map_err(tensor_error)?);
         }
         Ok(rows)
     }
 
     /// The patches of one picture.
-    fn forward_loose(&self, Patches { grid, bytes }: &Patches) -> TensorResult<Tensor> {
+    fn forward_loose(&self, Patches { grid, bytes }: &Patches, depth: Depth) -> TensorResult<Tensor> {
         let values = bytes.iter().enumerate().map(|(i, &byte)| self.levels[i % 3][usize::from(byte)]);
         let count = grid.0 * grid.1;
         let x = Tensor::from_vec(values.collect::<Vec<f32>>(), (1, count, bytes.len() / count), &self.device)?;
         match &self.kind {
-            Kind::Vision(vision) => vision.forward_loose(&x, *grid),
+            Kind::Vision(vision) => vision.forward_loose(&x, *grid, depth),
             Kind::Trunk(_) => candle_core::bail!("convolutions have one grid"),
         }
     }
 
-    fn forward(&self, bytes: &[u8], height: usize, width: usize) -> TensorResult<Tensor> {
+    fn forward(&self, bytes: &[u8], height: usize, width: usize, depth: Depth) -> TensorResult<Tensor> {
         let picture = height * width * 3;
         let batch = bytes.len() / picture;
         let mut values = Vec::with_capacity(bytes.len());
@@ -94,7 +95,7 @@ impl ImageTower {
         }
         let x = Tensor::from_vec(values, (batch, 3, height, width), &self.device)?;
         match &self.kind {
-            Kind::Vision(vision) => vision.forward(&x),
+            Kind::Vision(vision) => vision.forward(&x, depth),
             Kind::Trunk(trunk) => trunk.forward(&x),
         }
     }

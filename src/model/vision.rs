@@ -6,7 +6,7 @@ use super::config::{AttentionPool, Grid, Pool, Positions, Stem, VitConfig};
 use super::linear::{Linear, Norm, tensor_error};
 use super::loader::Loader;
 use super::positions::stretched;
-use super::project::Head;
+use super::project::{Depth, Head};
 use super::transformer::{Feed, Pass, Rotation, Transformer, attend};
 use super::trunk::stem;
 use crate::Result;
@@ -99,17 +99,17 @@ impl Vision {
         Ok(Self { config, stem, norm_patch, class, position, norm_pre, rotation, transformer, norm_post, pool, head })
     }
 
-    /// `(batch, 3, height, width)` to `(batch, dim)`, not normalised.
-    pub(super) fn forward(&self, x: &Tensor) -> TensorResult<Tensor> {
+    /// `(batch, 3, height, width)` to `(batch, dim)`, not normalised, or to what the last map is applied to.
+    pub(super) fn forward(&self, x: &Tensor, depth: Depth) -> TensorResult<Tensor> {
         let x = match &self.stem {
             Tokens::Patches(linear) => linear.forward(&self.patches(x)?)?,
             Tokens::Convolutions(stem) => stem.forward(x)?.flatten_from(2)?.transpose(1, 2)?.contiguous()?,
         }; // (batch, patches, width)
-        self.forward_tokens(x, self.position.as_ref())
+        self.forward_tokens(x, self.position.as_ref(), depth)
     }
 
     /// The patches of one picture with a grid of its own, `(1, rows · columns, 3 · edge · edge)`, to `(1, dim)`, not normalised.
-    pub(super) fn forward_loose(&self, x: &Tensor, grid: (usize, usize)) -> TensorResult<Tensor> {
+    pub(super) fn forward_loose(&self, x: &Tensor, grid: (usize, usize), depth: Depth) -> TensorResult<Tensor> {
         let x = match &self.stem {
             Tokens::Patches(linear) => linear.forward(x)?, // (1, patches, width)
             Tokens::Convolutions(_) => candle_core::bail!("convolutions have one grid"),
@@ -118,10 +118,10 @@ impl Vision {
             Some(position) => Some(stretched(position, self.config.grid(), grid)?),
             None => None,
         };
-        self.forward_tokens(x, position.as_ref())
+        self.forward_tokens(x, position.as_ref(), depth)
     }
 
-    fn forward_tokens(&self, mut x: Tensor, position: Option<&Tensor>) -> TensorResult<Tensor> {
+    fn forward_tokens(&self, mut x: Tensor, position: Option<&Tensor>, depth: Depth) -> TensorResult<Tensor> {
         let batch = x.dim(0)?;
         let width = self.config.blocks.width;
         if let Some(norm) = &self.norm_patch {
@@ -166,7 +166,10 @@ impl Vision {
         {
             pooled = norm.forward(&pooled)?;
         }
-        self.head.forward(&pooled)
+        match depth {
+            Depth::Features => Ok(pooled),
+            Depth::Embeddings => self.head.forward(&pooled),
+        }
     }
 
     /// Each patch as one row, channel by channel, each row by row: the order of a convolution's weights, which makes the

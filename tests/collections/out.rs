@@ -62,13 +62,14 @@ fn libraries_become_one_without_embedding_anything() {
     }
     std::fs::write(place.path("a/1.txt"), "a cat").unwrap();
     let (a, b, whole) = (place.library("la"), place.library("lb"), place.library("lc"));
+    a.keep_features().unwrap();
     a.ingest([place.path("a")]).run().unwrap();
     b.ingest([place.path("b"), place.path("a/1.png")]).run().unwrap();
     a.embed_captions().run().unwrap();
     let before = place.encoder.pictures();
     let report = whole.merge([place.path("la"), place.path("lb")]).run().unwrap();
     assert_eq!((report.added, report.unchanged, place.encoder.pictures()), (6, 1, before));
-    assert_eq!(whole.status().unwrap().caption_vectors, 1);
+    assert_eq!((whole.status().unwrap().caption_vectors, whole.kept_features().unwrap()), (1, 3));
     assert_eq!(whole.search("text:cat").run().unwrap()[0].path, place.path("a/1.png"));
     let check = whole.verify().unwrap();
     assert!(check.is_clean() && check.orphans == 0, "{check:?}");

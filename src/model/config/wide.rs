@@ -313,6 +313,12 @@ impl ImageConfig {
             ImageConfig::Trunk(_) => None,
         }
     }
+
+    /// Numbers per picture that its last map takes, if it is a vision transformer that ends with one matrix.
+    pub(crate) fn features(&self) -> Option<usize> {
+        let vit = self.vit()?;
+        matches!(vit.projection, Projection::Matrix | Projection::Biased).then(|| vit.pooled_width())
+    }
 }
 
 impl ReaderConfig {

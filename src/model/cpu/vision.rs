@@ -24,6 +24,7 @@ use crate::image::Preprocess;
 use crate::model::config::{Pool, Positions, Stem, VitConfig};
 use crate::model::linear::tensor_error;
 use crate::model::loader::Loader;
+use crate::model::project::Depth;
 use crate::model::trunk::stem;
 use crate::model::vision::angles;
 use crate::{Error, Result};
@@ -130,13 +131,17 @@ impl VisionTower {
         })
     }
 
-    /// One row per picture of RGB bytes, not normalised; pictures are spread over the threads of rayon.
+    /// One row per picture of RGB bytes, not normalised: embeddings, or what the last map is applied to. Pictures are spread over
+    /// the threads of rayon.
     ///
     /// # Errors
     /// Those of a stem of convolutions, which is evaluated on tensors.
-    pub(crate) fn encode(&self, pictures: &[u8]) -> Result<Vec<f32>> {
+    pub(crate) fn encode(&self, pictures: &[u8], depth: Depth) -> Result<Vec<f32>> {
         let size = self.config.image.0 * self.config.image.1 * 3;
-        let dim = self.dim;
+        let (head, dim) = match depth {
+            Depth::Features => (&Head::None, self.config.pooled_width()),
+            Depth::Embeddings => (&self.head, self.dim),
+        };
         let count = pictures.len() / size;
         let mut out = vec![0.0; count * dim];
         let (down, across) = self.config.grid();
@@ -147,7 +152,7 @@ impl VisionTower {
             let lock = || self.free.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
             let free = lock().pop();
             let mut room = free.unwrap_or_else(|| self.room());
-            self.forward(pictures, size, out, &mut room)?;
+            self.forward(pictures, size, (head, dim), out, &mut room)?;
             lock().push(room);
             Ok(())
         };
@@ -185,7 +190,14 @@ impl VisionTower {
         }
     }
 
-    fn forward(&self, pictures: &[u8], size: usize, out: &mut [f32], room: &mut Room) -> TensorResult<()> {
+    fn forward(
+        &self,
+        pictures: &[u8],
+        size: usize,
+        (head, dim): (&Head, usize),
+        out: &mut [f32],
+        room: &mut Room,
+    ) -> TensorResult<()> {
         let width = self.config.blocks.width;
         let (rows, columns) = self.config.grid();
         let (patches, count) = (rows * columns, pictures.len() / size);
@@ -245,7 +257,7 @@ impl VisionTower {
             Some(norm) => room.pooled.normalise(norm, vectors, count),
             None => room.pooled.convert(vectors, pooled_width, count),
         }
-        self.head.apply(self.isa, &mut room.pooled, count, out, self.dim); // (count, dim)
+        head.apply(self.isa, &mut room.pooled, count, out, dim); // (count, dim)
         Ok(())
     }
 

@@ -74,6 +74,10 @@ pub(crate) struct AdaptArgs {
     /// Steps over all pictures
     #[arg(long, value_name = "N", default_value_t = FitOptions::default().steps)]
     steps: usize,
+    /// Learn a map of the embeddings, not of the features before them: the library moves over without its photos though it keeps no
+    /// features
+    #[arg(long)]
+    on_embeddings: bool,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -93,7 +97,10 @@ pub(crate) fn run(args: &AdaptArgs, common: &Common, talk: &Talk) -> anyhow::Res
     }
     let dataset = dataset(args)?;
     let choice = base(common)?;
-    let encoder = library::load(&choice, &library::options(common), talk)?;
+    let mut encoder = library::load(&choice, &library::options(common), talk)?;
+    if args.on_embeddings {
+        encoder = encoder.without_features();
+    }
     let interrupt = Interrupt::listen()?;
     let shown = Shown::default();
     let mut options = FitOptions::default();
