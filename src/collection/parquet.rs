@@ -363,3 +363,50 @@ fn failed(path: &Path) -> impl Fn(::parquet::errors::ParquetError) -> Error + us
     let path = path.to_path_buf();
     move |error| Error::Io { path: path.clone(), source: std::io::Error::other(error) }
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow_array::types::Float32Type;
+    use arrow_array::{LargeListArray, ListArray};
+
+    use super::*;
+
+    #[test]
+    fn lists_of_a_few_numbers_are_metadata_and_longer_ones_are_not() {
+        let list = |length: usize| Some(vec![Some(0.5); length]);
+        let few = FEW as usize;
+        let columns: Vec<(&str, ArrayRef)> = vec![
+            ("box", Arc::new(ListArray::from_iter_primitive::<Float32Type, _, _>([list(4), None]))),
+            ("scores", Arc::new(ListArray::from_iter_primitive::<Float32Type, _, _>([list(few), list(0)]))),
+            ("face", Arc::new(ListArray::from_iter_primitive::<Float32Type, _, _>([None, list(few + 1)]))),
+            ("voice", Arc::new(LargeListArray::from_iter_primitive::<Float32Type, _, _>([list(few + 1), list(2)]))),
+            ("tags", Arc::new(ListArray::from_iter_primitive::<Int32Type, _, _>([Some(vec![Some(7); 40]), None]))),
+            ("vector", Arc::new(ListArray::from_iter_primitive::<Float32Type, _, _>([list(64), list(64)]))),
+        ];
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("list.parquet");
+        let batch = RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, of)| (name, of, true)));
+        let batch = batch.unwrap();
+        let mut writer = ArrowWriter::try_new(File::create(&path).unwrap(), batch.schema(), None).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+
+        let mut rows = Vec::new();
+        let table = ParquetTable::open(&path).unwrap();
+        table
+            .read(0, Some("vector"), |_, fields, vector| {
+                assert_eq!(vector.unwrap().unwrap().len(), 64);
+                rows.push(fields);
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        assert_eq!(rows.len(), 2);
+        for row in &rows {
+            assert_eq!(row.keys().collect::<Vec<_>>(), ["box", "scores", "tags"]);
+        }
+        assert_eq!(rows[0]["box"].as_array().unwrap().len(), 4);
+        assert_eq!(rows[0]["scores"].as_array().unwrap().len(), few);
+        assert_eq!(rows[0]["tags"].as_array().unwrap().len(), 40);
+        assert_eq!(rows[1]["box"], Value::Null);
+    }
+}
