@@ -362,7 +362,12 @@ mod tests {
         assert_eq!(ask("\"on running\""), Vec::<Key>::new());
         assert_eq!(ask("cafe"), [2]);
         assert_eq!(ask("IMG"), [1, 2, 3]);
-        assert_eq!(ask("bea*"), [1]);
+        for beginning in
+            ["bea*", "beac*", "beach*", "r*", "run*", "runn*", "runni*", "runnin*", "running*", "two runn*"]
+        {
+            assert_eq!(ask(beginning), [1], "{beginning}");
+        }
+        assert_eq!(ask("runk*"), Vec::<Key>::new());
         assert_eq!(ask("beach OR cafe"), Vec::<Key>::new(), "operators are words");
         let reader = catalog.read().unwrap();
         let ranked = reader.ranked_by_words(&["dogs at night"], false, &Filter::new(), 10).unwrap().unwrap();

@@ -49,6 +49,9 @@ pub(super) fn spaced(text: &str) -> Cow<'_, str> {
     spaced.into()
 }
 
+/// Endings that FTS5's stemmer takes off, which `begin*` may end within.
+const ENDINGS: &[&str] = &["ing", "ed", "ion"];
+
 /// A query that all words fit: the words in any order, `"quoted"` ones in theirs, `begin*` by their beginning. None if there
 /// are no words.
 pub(super) fn all(text: &str) -> Option<String> {
@@ -59,13 +62,25 @@ pub(super) fn all(text: &str) -> Option<String> {
             parts.extend(phrase(stretch));
         } else {
             parts.extend(stretch.split_whitespace().filter_map(|word| {
-                let prefix = if word.ends_with('*') { " *" } else { "" };
-                phrase(word).map(|word| word + prefix)
+                if word.ends_with('*') { beginning(word.trim_end_matches('*')) } else { phrase(word) }
             }));
         }
         inside = !inside;
     }
     (!parts.is_empty()).then(|| parts.join(" AND "))
+}
+
+/// A query for words that begin so. The index holds stems, `danc` for *dancing*, which are shorter than `danci*`: the words that
+/// it may be the beginning of are looked for too.
+fn beginning(text: &str) -> Option<String> {
+    let begun = phrase(text)? + " *";
+    let whole = |ending: &&str| {
+        let shared = (0..ending.len()).rev().find(|&shared| text.ends_with(&ending[..shared])).unwrap_or(0);
+        phrase(&format!("{text}{}", &ending[shared..]))
+    };
+    let words = ENDINGS.iter().filter(|_| text.ends_with(|c: char| c.is_ascii_alphabetic())).filter_map(whole);
+    let any = std::iter::once(begun).chain(words).collect::<Vec<_>>().join(" OR ");
+    Some(format!("({any})"))
 }
 
 /// A query that any of the words fits; the more of them fit, and the rarer they are, the better. None if there are no words.
@@ -109,7 +124,7 @@ mod tests {
 
     #[test]
     fn nothing_of_the_text_is_syntax() {
-        assert_eq!(all("red  car*").unwrap(), "\"red\" AND \"car\" *");
+        assert_eq!(all("red  car*").unwrap(), "\"red\" AND (\"car\" * OR \"caring\" OR \"cared\" OR \"carion\")");
         assert_eq!(all("\"red car\" NOT name:x").unwrap(), "\"red car\" AND \"NOT\" AND \"name x\"");
         assert_eq!(all("x\" OR \"y").unwrap(), "\"x\" AND \"OR\" AND \"y\"");
         assert_eq!(all("-- *").as_deref(), None);
