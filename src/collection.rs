@@ -5,6 +5,7 @@
 //! unreadable ends the file, after all that came before was handed over.
 
 mod columns;
+mod counted;
 mod expand;
 mod layout;
 mod matrix;

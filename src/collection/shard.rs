@@ -15,6 +15,7 @@ use flate2::read::MultiGzDecoder;
 use serde_json::{Map, Value};
 use tar::{Archive, Entries, EntryType};
 
+use super::counted::{Counted, Passed};
 use crate::{Error, Result};
 
 /// Largest caption or metadata of a sample.
@@ -37,6 +38,8 @@ pub(crate) struct Sample {
     /// Modification time, nanoseconds since 1970.
     pub(crate) mtime: i64,
     pub(crate) bytes: Option<Bytes>,
+    /// Bytes of the shard that are read when the picture is.
+    pub(crate) passed: u64,
     pub(crate) caption: Option<String>,
     pub(crate) fields: Map<String, Value>,
     /// Other members that were asked for: their extension, and what is in them.
@@ -74,14 +77,15 @@ pub(crate) fn read_shard_with(
 ) -> Result<()> {
     let mut file = File::open(path).map_err(Error::io(path))?;
     if is_gzip(&mut file).map_err(Error::io(path))? {
-        let mut archive = Archive::new(MultiGzDecoder::new(BufReader::with_capacity(1 << 20, file)));
+        let (file, passed) = Counted::open(file);
+        let mut archive = Archive::new(MultiGzDecoder::new(file));
         let entries = archive.entries().map_err(|error| damaged(path, &error, None))?;
-        walk(path, entries, (u64::MAX, true), others, &mut each)
+        walk(path, entries, (u64::MAX, Some(passed)), others, &mut each)
     } else {
         let length = file.metadata().map_err(Error::io(path))?.len();
         let mut archive = Archive::new(BufReader::new(file));
         let entries = archive.entries_with_seek().map_err(|error| damaged(path, &error, None))?;
-        walk(path, entries, (length, false), others, &mut each)
+        walk(path, entries, (length, None), others, &mut each)
     }
 }
 
@@ -119,7 +123,7 @@ fn damaged(path: &Path, error: &std::io::Error, last: Option<&str>) -> Error {
 fn walk<R: Read>(
     path: &Path,
     entries: Entries<'_, R>,
-    (length, hold): (u64, bool),
+    (length, hold): (u64, Option<Passed>),
     others: &[&str],
     each: &mut impl FnMut(Sample) -> ControlFlow<()>,
 ) -> Result<()> {
@@ -164,12 +168,13 @@ fn walk<R: Read>(
                     sample.trouble.push((name, "a second picture of the same sample".to_owned()));
                     continue;
                 }
-                if hold && size > MAX_PICTURE {
+                if hold.is_some() && size > MAX_PICTURE {
                     let reason = format!("{size} bytes are more than the limit of {MAX_PICTURE} in a gzipped shard");
                     sample.trouble.push((name, reason));
                     continue;
                 }
-                sample.bytes = Some(if hold {
+                sample.passed = hold.as_ref().map_or(start + size, Passed::get);
+                sample.bytes = Some(if hold.is_some() {
                     let bytes = read(size).map_err(|error| cut(error, last.as_deref()))?;
                     if (bytes.len() as u64) < size {
                         let error =

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use flate2::read::MultiGzDecoder;
 use serde_json::{Map, Value};
 
+use super::counted::{Counted, Passed};
 use super::parquet::{ParquetTable, bad};
 use crate::{Error, Result};
 
@@ -15,8 +16,14 @@ use crate::{Error, Result};
 const MAX_LINE: u64 = 16 << 20;
 
 /// A list, open.
-pub(crate) enum Table {
-    Parquet(Box<ParquetTable>),
+pub(crate) struct Table {
+    kind: Kind,
+    passed: Passed,
+}
+
+enum Kind {
+    /// With the bytes of the file.
+    Parquet(Box<ParquetTable>, u64),
     JsonLines(PathBuf, Box<dyn BufRead + Send>),
     Csv(PathBuf, Box<dyn BufRead + Send>, u8),
 }
@@ -33,22 +40,30 @@ impl Table {
         let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
         let name = name.strip_suffix(".gz").unwrap_or(&name);
         if name.ends_with(".parquet") {
-            return Ok(Table::Parquet(Box::new(ParquetTable::open(path)?)));
+            let size = std::fs::metadata(path).map_err(Error::io(path))?.len();
+            let kind = Kind::Parquet(Box::new(ParquetTable::open(path)?), size);
+            return Ok(Table { kind, passed: Passed::default() });
         }
-        let mut reader = plain(path).map_err(Error::io(path))?;
+        let (mut reader, passed) = plain(path).map_err(Error::io(path))?;
         if name.ends_with(".jsonl") || name.ends_with(".ndjson") {
-            return Ok(Table::JsonLines(path.to_path_buf(), reader));
+            return Ok(Table { kind: Kind::JsonLines(path.to_path_buf(), reader), passed });
         }
         let start = reader.fill_buf().map_err(Error::io(path))?;
         let header = start.split(|byte| *byte == b'\n').next().unwrap_or_default();
         let tabs = name.ends_with(".tsv") || (header.contains(&b'\t') && !header.contains(&b','));
-        Ok(Table::Csv(path.to_path_buf(), reader, if tabs { b'\t' } else { b',' }))
+        let kind = Kind::Csv(path.to_path_buf(), reader, if tabs { b'\t' } else { b',' });
+        Ok(Table { kind, passed })
+    }
+
+    /// How much of the file [`Table::read`] has behind it.
+    pub(crate) fn passed(&self) -> Passed {
+        self.passed.clone()
     }
 
     /// Number of rows, where it is known beforehand.
     pub(crate) fn rows(&self) -> Option<u64> {
-        match self {
-            Table::Parquet(table) => Some(table.rows()),
+        match &self.kind {
+            Kind::Parquet(table, _) => Some(table.rows()),
             _ => None,
         }
     }
@@ -58,22 +73,30 @@ impl Table {
     /// # Errors
     /// [`Error::BadCollection`] where the rest of the file cannot be read; the rows before are handed over.
     pub(crate) fn read(self, skip: u64, mut each: impl FnMut(u64, Fields) -> ControlFlow<()>) -> Result<()> {
-        match self {
-            Table::Parquet(table) => table.read(skip, None, |row, fields, _| each(row, Ok(fields))),
-            Table::JsonLines(path, reader) => json_lines(&path, reader, skip, each),
-            Table::Csv(path, reader, delimiter) => csv(&path, reader, delimiter, skip, each),
+        match self.kind {
+            Kind::Parquet(table, size) => {
+                let rows = table.rows().max(1);
+                table.read(skip, None, |row, fields, _| {
+                    // Rows are of one size: what a row group has in which column is nobody's concern here.
+                    self.passed.set((u128::from(size) * u128::from(row) / u128::from(rows)) as u64);
+                    each(row, Ok(fields))
+                })
+            }
+            Kind::JsonLines(path, reader) => json_lines(&path, reader, skip, each),
+            Kind::Csv(path, reader, delimiter) => csv(&path, reader, delimiter, skip, each),
         }
     }
 }
 
 /// The file, unpacked where it is gzipped.
-fn plain(path: &Path) -> std::io::Result<Box<dyn BufRead + Send>> {
+fn plain(path: &Path) -> std::io::Result<(Box<dyn BufRead + Send>, Passed)> {
     let mut file = File::open(path)?;
     let mut magic = Vec::new();
     Read::by_ref(&mut file).take(2).read_to_end(&mut magic)?;
     file.rewind()?;
-    let file = BufReader::with_capacity(1 << 20, file);
-    Ok(if magic == [0x1f, 0x8b] { Box::new(BufReader::new(MultiGzDecoder::new(file))) } else { Box::new(file) })
+    let (file, passed) = Counted::open(file);
+    let packed = magic == [0x1f, 0x8b];
+    Ok((if packed { Box::new(BufReader::new(MultiGzDecoder::new(file))) } else { Box::new(file) }, passed))
 }
 
 fn json_lines(

@@ -42,6 +42,8 @@ struct Pass<'a, 'f> {
     held: &'a Arc<Budget>,
     /// Bytes of the files before this one.
     before: u64,
+    /// Bytes of this one that were read when the number of photos was last estimated.
+    passed: u64,
     /// Names that came already.
     met: HashSet<u128>,
     /// Photos sent on, all of which must arrive before the file is complete.
@@ -70,6 +72,7 @@ impl Members<'_> {
                 feed,
                 held: &held,
                 before,
+                passed: 0,
                 met: HashSet::new(),
                 sent: 0,
                 unasked: 0,
@@ -106,9 +109,7 @@ impl Pass<'_, '_> {
         let path = self.reading.file.path.clone();
         let mut number = 0;
         read_shard(&path, |sample| {
-            if let Some(Bytes::At(start)) = &sample.bytes {
-                self.announce(self.before + start + sample.size);
-            }
+            self.announce(sample.passed);
             number += 1;
             if !self.members.options.takes(number - 1) {
                 return ControlFlow::Continue(());
@@ -118,7 +119,12 @@ impl Pass<'_, '_> {
     }
 
     /// How many photos there will be if the rest of the bytes holds as many as those that were passed.
-    fn announce(&self, passed: u64) {
+    fn announce(&mut self, passed: u64) {
+        if passed == self.passed {
+            return;
+        }
+        self.passed = passed;
+        let passed = self.before + passed;
         let counters = self.members.counters;
         let found = counters.found.load(Ordering::Relaxed) + 1;
         let all: u64 = self.members.read.iter().map(|reading| reading.file.size).sum();
@@ -196,9 +202,6 @@ impl Pass<'_, '_> {
     fn list(&mut self) -> Result<()> {
         let path = self.reading.file.path.clone();
         let list = List::open(&path)?;
-        if let Some(rows) = list.rows() {
-            self.members.counters.announced.fetch_add(rows, Ordering::Relaxed);
-        }
         #[cfg(feature = "hub")]
         if let Some(options) = self.members.options.download {
             let fetcher = Fetcher::new(Limits {
@@ -225,8 +228,9 @@ impl Pass<'_, '_> {
     }
 
     fn rows(&mut self, list: List) -> Result<()> {
-        let mut open = false;
+        let (mut open, passed) = (false, list.passed());
         let read = list.read(0, |row, fields| {
+            self.announce(passed.get());
             if !self.members.options.takes(row) {
                 return ControlFlow::Continue(());
             }

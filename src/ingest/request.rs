@@ -60,8 +60,8 @@ pub struct Progress {
     pub found: u64,
     /// Files dealt with so far.
     pub done: u64,
-    /// How many there will be, where that can be told before the walk ends: by the length of a list, or by how much of all shards
-    /// was read.
+    /// How many there will be, where that can be told before the walk ends: by how much of all lists and shards was
+    /// read.
     pub expected: Option<u64>,
     /// Whether the walk has ended, so that `found` is the total.
     pub walked: bool,
