@@ -263,3 +263,38 @@ fn the_committed_architectures_give_the_vectors_of_their_originals() {
     assert!(results.len() >= 8 || std::env::var_os("TINTYPE_ENCODERS").is_some(), "the fixtures are there");
     assert_near(&results);
 }
+
+/// A copy of a committed model whose configuration `edit` has changed.
+fn edited(model: &str, edit: impl Fn(String) -> String) -> (tempfile::TempDir, PathBuf) {
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/encoders").join(model);
+    let dir = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(&from).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, dir.path().join(path.file_name().unwrap())).unwrap();
+    }
+    let config = dir.path().join("open_clip_config.json");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, edit(text)).unwrap();
+    let path = dir.path().to_path_buf();
+    (dir, path)
+}
+
+#[test]
+fn a_state_dict_is_what_the_configuration_beside_it_says_or_an_error() {
+    let error = |model: &str, from: &str, to: &str| {
+        let (_dir, path) = edited(model, |text| text.replace(from, to));
+        Encoder::load(path).map(drop).unwrap_err().to_string()
+    };
+    let heads = error("slip", "vit_small_mocov3_patch16_224", "vit_small_patch16_224");
+    assert!(heads.contains("12 heads"), "{heads}");
+    let gates = error("react", "\"enabled\": true", "\"enabled\": false");
+    assert!(gates.contains("no part of the model"), "{gates}");
+    let more = error("react", "\"last_k_layers\": 1", "\"last_k_layers\": 2");
+    assert!(more.contains("is missing"), "{more}");
+    let masked = error("react", "\"embed_dim\"", "\"mask_image\": true, \"embed_dim\"");
+    assert!(masked.contains("model_cfg.mask_image"), "{masked}");
+    // The file names the same model as its directory.
+    let (_dir, path) = edited("slip", |text| text);
+    let vectors = |path: &Path| Encoder::load(path).unwrap().encode_texts(&["a dog"]).unwrap();
+    assert_eq!(vectors(&path), vectors(&path.join("checkpoint.pt")));
+}

@@ -4,6 +4,7 @@
 //! nothing about arithmetic: what it cannot express in the normal form, it refuses by key. The alternative, one tower per
 //! family, computes some checkpoints with the wrong activation or pooling and says nothing.
 
+mod dialects;
 mod hugging_face;
 mod hugging_face_names;
 mod json;
@@ -49,12 +50,17 @@ pub(crate) enum Checks {
     Lenient,
 }
 
-/// Reads a model directory. open_clip's configuration wins where both are present, as the more explicit of the two.
+/// Reads a model directory, or a weight file that lies beside its configuration or is one of OpenAI's. open_clip's configuration
+/// wins where both are present, as the more explicit of the two.
 pub(crate) fn import(dir: &Path, checks: Checks) -> Result<Import> {
-    if dir.is_file()
-        && let Some(archive) = openai::archive(dir)
-    {
-        return openai::import(&archive, checks);
+    if dir.is_file() {
+        let beside = dir.parent().map(|parent| parent.join(open_clip::CONFIG));
+        if let Some(config) = beside.filter(|config| config.is_file()) {
+            return open_clip::import(&config, Some(dir), checks).and_then(|import| check_levels(dir, import));
+        }
+        if let Some(archive) = openai::archive(dir) {
+            return openai::import(&archive, checks);
+        }
     }
     if !dir.is_dir() {
         let found = std::fs::metadata(dir).map_err(Error::io(dir))?;
@@ -62,7 +68,7 @@ pub(crate) fn import(dir: &Path, checks: Checks) -> Result<Import> {
         return Err(bad(dir, format!("{kind}, expected a model directory")));
     }
     let import = if dir.join(open_clip::CONFIG).is_file() {
-        open_clip::import(dir, checks)?
+        open_clip::import(&dir.join(open_clip::CONFIG), None, checks)?
     } else if dir.join(hugging_face::CONFIG).is_file() {
         hugging_face::import(dir, checks)?
     } else if let Some(archive) = openai::archive(dir) {
@@ -71,6 +77,11 @@ pub(crate) fn import(dir: &Path, checks: Checks) -> Result<Import> {
         let reason = format!("no model directory: neither {} nor {} is there", open_clip::CONFIG, hugging_face::CONFIG);
         return Err(bad(dir, reason));
     };
+    check_levels(dir, import)
+}
+
+/// Refuses levels that no picture can be brought to.
+fn check_levels(dir: &Path, import: Import) -> Result<Import> {
     let Preprocess { mean, std, .. } = import.config.preprocess;
     if mean.iter().any(|m| !m.is_finite()) || std.iter().any(|s| !s.is_normal()) {
         return Err(bad(

@@ -33,22 +33,32 @@ pub(crate) enum Origin {
         /// Of how many.
         count: usize,
     },
+    /// The same numbers times the hyperbolic tangent of a number: how far a gate is open.
+    Gated {
+        /// The numbers.
+        name: String,
+        /// The gate.
+        gate: String,
+    },
 }
 
 impl Origin {
     fn names(&self) -> impl Iterator<Item = &String> {
-        let (one, several) = match self {
-            Origin::Same(name) | Origin::Transposed(name) | Origin::Part { name, .. } => (Some(name), None),
-            Origin::Stacked(names) => (None, Some(names.iter().flatten())),
+        let (one, other, several) = match self {
+            Origin::Same(name) | Origin::Transposed(name) | Origin::Part { name, .. } => (Some(name), None, None),
+            Origin::Gated { name, gate } => (Some(name), Some(gate), None),
+            Origin::Stacked(names) => (None, None, Some(names.iter().flatten())),
         };
-        one.into_iter().chain(several.into_iter().flatten())
+        one.into_iter().chain(other).chain(several.into_iter().flatten())
     }
 
-    /// Shape that each source must have for a tensor of `shape`.
-    fn source_shape(&self, shape: &[usize]) -> Vec<usize> {
+    /// Shape that the source `name` must have for a tensor of `shape`.
+    fn source_shape(&self, name: &str, shape: &[usize]) -> Vec<usize> {
         let mut shape = shape.to_vec();
         match self {
             Origin::Same(_) => {}
+            Origin::Gated { gate, .. } if gate == name => shape.clear(),
+            Origin::Gated { .. } => {}
             Origin::Transposed(_) => shape.reverse(),
             Origin::Stacked(_) => shape[0] /= 3,
             Origin::Part { count, .. } => shape[0] *= count,
@@ -91,8 +101,8 @@ impl Weights {
         let mut tensors = BTreeMap::new();
         let mut used = BTreeSet::new();
         for (origin, spec) in specs {
-            let expected = origin.source_shape(&spec.shape);
             for name in origin.names() {
+                let expected = origin.source_shape(name, &spec.shape);
                 let found = checkpoint
                     .shape(name)
                     .ok_or_else(|| checkpoint.bad(format!("the tensor {name} of shape {expected:?} is missing")))?;
@@ -141,6 +151,12 @@ impl Weights {
                         None => data.resize(data.len() + each, 0.0),
                     }
                 }
+                data
+            }
+            Origin::Gated { name, gate } => {
+                let open = self.checkpoint.read(gate)?.first().map_or(0.0, |gate| gate.tanh());
+                let mut data = self.checkpoint.read(name)?;
+                data.iter_mut().for_each(|x| *x *= open);
                 data
             }
             Origin::Part { name, index, .. } => {

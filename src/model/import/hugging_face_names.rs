@@ -76,6 +76,7 @@ fn mapped(origin: Origin, with: impl Fn(String) -> String) -> Origin {
         Origin::Transposed(name) => Origin::Transposed(with(name)),
         Origin::Stacked(names) => Origin::Stacked(names.map(|name| name.map(&with))),
         Origin::Part { name, index, count } => Origin::Part { name: with(name), index, count },
+        Origin::Gated { name, gate } => Origin::Gated { name: with(name), gate: with(gate) },
     }
 }
 

@@ -14,8 +14,16 @@ pub(super) struct Names {
     text_model: bool,
     /// Whether text towers stand under `text.` or at the root: the same weights either way.
     wrapped: bool,
+    /// What the image tower's blocks are called, where gated ones stand before some of them.
+    blocks: Vec<String>,
     projection: Projection,
 }
+
+/// Where open_clip's own image tower keeps its blocks.
+const BLOCKS: &str = "visual.transformer.resblocks";
+
+/// Between the name of a block and the parts of the gated one before it.
+const GATED: &str = ".gated_attn_block.";
 
 impl Names {
     pub(super) fn new(config: &ModelConfig, checkpoint: &Checkpoint) -> Self {
@@ -31,6 +39,7 @@ impl Names {
                 && !checkpoint.contains("text.token_embedding.weight"),
             wrapped: checkpoint.contains("text.positional_embedding")
                 || checkpoint.contains("text.token_embedding.weight"),
+            blocks: blocks(checkpoint),
             projection,
         }
     }
@@ -57,6 +66,8 @@ impl Names {
         if let Some(part) = rest.strip_prefix("pool.") {
             return pool(part, checkpoint);
         }
+        let gated = if image { self.gated(rest) } else { None };
+        let rest = gated.as_deref().unwrap_or(rest);
         match rest {
             "patch.weight" => Origin::Same(full("conv1.weight")),
             "class" if image => Origin::Same(full("class_embedding")),
@@ -80,10 +91,44 @@ impl Names {
                     .replace("scale_1", "ls_1.gamma")
                     .replace("scale_2", "ls_2.gamma")
                     .replace("projection.", "text_projection.");
-                Origin::Same(full(&rest))
+                let name = full(&rest);
+                // What such a block adds goes through its gates.
+                let gate = name.split_once(GATED).and_then(|(block, part)| match part {
+                    "attn.out_proj.weight" | "attn.out_proj.bias" => Some(format!("{block}{GATED}alpha_attn")),
+                    "mlp.c_proj.weight" | "mlp.c_proj.bias" => Some(format!("{block}{GATED}alpha_dense")),
+                    _ => None,
+                });
+                match gate {
+                    Some(gate) => Origin::Gated { name, gate },
+                    None => Origin::Same(name),
+                }
             }
         }
     }
+
+    /// The name with its block called as the checkpoint calls it, where blocks have names of their own.
+    fn gated(&self, rest: &str) -> Option<String> {
+        let (number, part) = rest.strip_prefix("blocks.")?.split_once('.')?;
+        let block = self.blocks.get(number.parse::<usize>().ok()?)?;
+        Some(format!("blocks.{block}.{part}"))
+    }
+}
+
+/// The blocks of the image tower one after the other, if there are gated ones among them.
+fn blocks(checkpoint: &Checkpoint) -> Vec<String> {
+    let (mut blocks, mut are_gated) = (Vec::new(), false);
+    for i in 0.. {
+        let block = format!("{BLOCKS}.{i}");
+        if !checkpoint.contains(&format!("{block}.ln_1.weight")) {
+            break;
+        }
+        if checkpoint.contains(&format!("{block}{GATED}ln_1.weight")) {
+            blocks.push(format!("{i}{}", GATED.trim_end_matches('.')));
+            are_gated = true;
+        }
+        blocks.push(i.to_string());
+    }
+    if are_gated { blocks } else { Vec::new() }
 }
 
 /// The attentional pool: PyTorch keeps its three maps in one matrix, or apart where their widths differ, and biases in one.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::json::{self, Object, bad};
 use super::{CLIP_MEAN, CLIP_STD, Checks, Import, check_transformer};
-use super::{names, resnet, text_models, timm};
+use super::{dialects, names, resnet, text_models, timm};
 use crate::image::{Interpolation, Preprocess, ResizeMode};
 use crate::model::config::{
     Activation, AttentionPool, ImageConfig, ImagePool, ModelConfig, Padding, Place, Pool, Projection, ReaderConfig,
@@ -32,6 +32,9 @@ const WEIGHTS: [&str; 8] = [
     "model.pth",
 ];
 
+/// Endings of weight files under any other name.
+const WEIGHT_KINDS: [&str; 5] = ["safetensors", "bin", "pth", "pt", "ckpt"];
+
 /// Keys of attention variants that need other blocks.
 const BLOCK_VARIANTS: [&str; 6] =
     ["qk_norm", "scaled_cosine_attn", "scale_heads", "scale_attn_inner", "scale_attn", "scale_fc"];
@@ -39,13 +42,14 @@ const BLOCK_VARIANTS: [&str; 6] =
 /// Ids of CLIP's own vocabulary, the one that open_clip carries inside.
 const CLIP_VOCABULARY: usize = 49_408;
 
-/// Reads the directory.
-pub(super) fn import(dir: &Path, checks: Checks) -> Result<Import> {
-    let path = dir.join(CONFIG);
-    let value = json::read(&path)?;
-    let root = Object::root(&path, &value, checks)?;
+/// Reads the directory of the configuration `path`, with the weights of this file or of the best in the directory.
+pub(super) fn import(path: &Path, weights: Option<&Path>, checks: Checks) -> Result<Import> {
+    let dir = path.parent().unwrap_or(Path::new("."));
+    let value = json::read(path)?;
+    let root = Object::root(path, &value, checks)?;
     let model = root.required("model_cfg")?;
-    let checkpoint = Checkpoint::open(&[weight_file(dir)?])?;
+    let weights = weights.map_or_else(|| weight_file(dir), |file| Ok(file.to_path_buf()))?;
+    let checkpoint = dialects::translate(Checkpoint::open(&[weights])?);
     let (config, tokenizer) = read_model(&model, dir, root.object("preprocess_cfg")?, &checkpoint)?;
     model.finish()?;
 
@@ -64,7 +68,7 @@ fn weight_file(dir: &Path) -> Result<PathBuf> {
     let mut others: Vec<PathBuf> = std::fs::read_dir(dir)
         .map_err(Error::io(dir))?
         .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-        .filter(|path| path.extension().is_some_and(|e| e == "safetensors" || e == "bin" || e == "pth" || e == "pt"))
+        .filter(|path| path.extension().is_some_and(|e| WEIGHT_KINDS.iter().any(|kind| e == *kind)))
         .collect();
     others.sort_by_key(|path| (path.extension().is_none_or(|e| e != "safetensors"), path.clone()));
     others.into_iter().next().ok_or_else(|| {
@@ -80,7 +84,8 @@ fn read_model(
 ) -> Result<(ModelConfig, TokenizerConfig)> {
     let dim = model.count("embed_dim")?.ok_or_else(|| bad(&model.file(), "the key model_cfg.embed_dim is missing"))?;
     let quick_gelu = model.flag("quick_gelu")?.unwrap_or(false);
-    model.refuse(&["audio_cfg"])?;
+    // The last two: blocks of many widths, each as wide as its training left it.
+    model.refuse(&["audio_cfg", "mask_image", "mask_text"])?;
     // They scale or shift the similarity, not the vectors; or say in which class of open_clip the towers sit. The multimodal
     // tower writes captions.
     model.harmless(&["custom_text", "init_logit_scale", "init_logit_bias", "nonscalar_logit_scale", "output_dict"]);
@@ -135,7 +140,7 @@ fn read_vision(cfg: &Object, quick_gelu: bool, dim: usize) -> Result<ImageConfig
     let head_width = cfg.count("head_width")?.unwrap_or(64);
     let transformer = TransformerConfig {
         width,
-        layers: cfg.count("layers")?.unwrap_or(12),
+        layers: cfg.count("layers")?.unwrap_or(12) + gated_layers(cfg)?,
         heads: width / head_width,
         hidden: hidden(cfg, width)?,
         activation: activation(cfg, quick_gelu)?,
@@ -192,6 +197,18 @@ fn read_vision(cfg: &Object, quick_gelu: bool, dim: usize) -> Result<ImageConfig
         (vit.norm_tokens, vit.norm_pooled) = (false, true);
     }
     Ok(ImageConfig::Vit(vit))
+}
+
+/// Blocks that were put before the last ones, and whose gates a training opened.
+fn gated_layers(cfg: &Object) -> Result<usize> {
+    let Some(gates) = cfg.object("react_cfg")? else { return Ok(0) };
+    let layers = gates.count("last_k_layers")?;
+    let layers = if gates.flag("enabled")?.unwrap_or(false) { layers.unwrap_or(0) } else { 0 };
+    gates.finish()?;
+    if layers > cfg.count("layers")?.unwrap_or(12) {
+        return Err(cfg.unsupported("react_cfg"));
+    }
+    Ok(layers)
 }
 
 fn read_text(cfg: &Object, quick_gelu: bool) -> Result<TextKind> {

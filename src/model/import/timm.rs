@@ -18,6 +18,12 @@ use crate::model::weights::{Checkpoint, Origin};
 /// Where towers of timm stand in a checkpoint.
 const TRUNK: &str = "visual.trunk";
 
+/// Where a last map without a bias stands that is applied from the right, below the trunk.
+const MATRIX: &str = "head.proj";
+
+/// The same beside the trunk.
+const PROJECTED: &str = "visual.head.proj";
+
 /// What a name of timm stands for among vision transformers.
 struct Row {
     heads: usize,
@@ -68,6 +74,11 @@ pub(super) fn read_vision(cfg: &Object, checkpoint: &Checkpoint, dim: usize) -> 
         return Ok(ImageConfig::Trunk(Trunk { kind: trunk, image, projection }));
     }
     let Some(row) = row(name) else { return Err(cfg.unsupported("timm_model_name")) };
+    if name == "vit_small_patch16_224" && checkpoint.contains(PROJECTED) {
+        let reason = "the small tower under these names has 12 heads, and vit_small_patch16_224 has 6; its own name is \
+                      vit_small_mocov3_patch16_224";
+        return Err(bad(&cfg.file(), reason));
+    }
     let pool = if pool.is_empty() { row.pool } else { pool };
     vit(&row, name, &shapes, image, pool, projection).and_then(|vit| match vit {
         Some(vit) if vit.blocks.width.is_multiple_of(vit.blocks.heads) => Ok(ImageConfig::Vit(vit)),
@@ -85,8 +96,10 @@ fn projection(cfg: &Object, shapes: &Shapes, dim: usize) -> Result<Projection> {
     let biased = cfg.flag("timm_proj_bias")?.unwrap_or(false);
     let null = cfg.is_null("timm_proj");
     match cfg.text("timm_proj")? {
-        // JSON's null and the empty text are one thing in Python, and absence another.
+        // JSON's null and the empty text are one thing in Python, and absence another. Some files have no bias there.
+        None if null && shapes.has(MATRIX) => Ok(Projection::Matrix),
         None if null => Ok(Projection::Biased),
+        Some("") if shapes.has(MATRIX) => Ok(Projection::Matrix),
         Some("") => Ok(Projection::Biased),
         None | Some("linear") => Ok(if biased { Projection::Biased } else { Projection::Matrix }),
         Some("mlp") => Ok(Projection::TwoLayers { hidden: 2 * dim, biases: (true, biased) }),
@@ -122,6 +135,8 @@ fn row(name: &str) -> Option<Row> {
             let rotation = grid(reference, offset, true);
             Row { norm_eps: 1e-5, rotation, pool: "map", pool_heads: 8, ..Row::new(heads) }
         }
+        // Heads half as wide as those of timm's own small one.
+        ["vit", "small", "mocov3", "patch16", _] => Row::new(12),
         ["vit", size, patch, rest @ .., edge] if patch.starts_with("patch") => {
             let heads = match *size {
                 "tiny" => 3,
@@ -325,6 +340,12 @@ pub(super) fn origin(rest: &str, checkpoint: &Checkpoint) -> Origin {
     let has = |name: &str| checkpoint.contains(&format!("{TRUNK}.{name}"));
     let trunk = |name: String| Origin::Same(format!("{TRUNK}.{name}"));
     if let Some(part) = rest.strip_prefix("projection.") {
+        if part == "weight" && has(MATRIX) {
+            return Origin::Transposed(format!("{TRUNK}.{MATRIX}"));
+        }
+        if part == "weight" && checkpoint.contains(PROJECTED) {
+            return Origin::Transposed(PROJECTED.to_owned());
+        }
         return Origin::Same(match part {
             "weight" | "bias" if checkpoint.contains("visual.head.proj.weight") => format!("visual.head.proj.{part}"),
             "weight" | "bias" if has("head.fc.weight") => format!("{TRUNK}.head.fc.{part}"),

@@ -97,6 +97,21 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
+    /// The same tensors under other names, without those that get none. Where two would share a name, both keep their own.
+    pub(crate) fn renamed(mut self, rename: impl Fn(&str) -> Option<String>) -> Self {
+        let old = std::mem::take(&mut self.tensors);
+        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+        for name in old.keys().filter_map(|name| rename(name)) {
+            *counts.entry(name).or_default() += 1;
+        }
+        for (name, place) in old {
+            let Some(new) = rename(&name) else { continue };
+            let is_alone = counts.get(&new) == Some(&1);
+            self.tensors.insert(if is_alone { new } else { name }, place);
+        }
+        self
+    }
+
     /// Gives the memory of the pages read so far back.
     pub(super) fn release(&self) {
         self.files.iter().for_each(|(_, map)| map.release());
