@@ -41,8 +41,10 @@ pub fn space(path: &Path, column: Option<&str>) -> Result<(Option<EmbeddingSpace
 /// pictures, and what is not there.
 ///
 /// A folder is a collection of embeddings if it has a folder `img_emb` or `images` with `.npy` files in it, and a collection of
-/// shards if there are `.tar` files directly in it, unless there are pictures beside them.
-pub fn detect(path: &Path) -> Option<SourceKind> {
+/// shards if there are `.tar` files directly in it, unless there are pictures beside them. A Parquet file is one of embeddings if it has
+/// the column of vectors that `vectors` names; without a name, if it has one of a usual name, or one that can be nothing
+/// else: the only list of more than 32 numbers, where no column has paths or addresses of pictures.
+pub fn detect(path: &Path, vectors: Option<&str>) -> Option<SourceKind> {
     let name = path.file_name()?.to_string_lossy().to_ascii_lowercase();
     if path.is_dir() {
         if layout::is_embeddings(path) && !has_pictures(path) {
@@ -60,8 +62,8 @@ pub fn detect(path: &Path) -> Option<SourceKind> {
         Some(SourceKind::List)
     } else if name.ends_with(".parquet") {
         // A list of pictures or of vectors: the columns tell.
-        let vectors = parquet::ParquetTable::open(path).is_ok_and(|table| table.vector_column(None).is_ok());
-        Some(if vectors { SourceKind::Embeddings } else { SourceKind::List })
+        let is_embeddings = parquet::ParquetTable::open(path).is_ok_and(|table| table.is_of_vectors(vectors));
+        Some(if is_embeddings { SourceKind::Embeddings } else { SourceKind::List })
     } else {
         None
     }

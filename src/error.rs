@@ -263,12 +263,12 @@ pub enum Error {
         /// What was found, what was expected, and what to do.
         reason: String,
     },
-    /// The library was made with another model.
-    #[error("{}: this library was made with {found}, not with {expected}", path.display())]
+    /// A library, or embeddings, of another model.
+    #[error("{}: made with {found}, not with {expected}", path.display())]
     SpaceMismatch {
-        /// The library.
+        /// The library or the file.
         path: PathBuf,
-        /// Embedding space of the library.
+        /// Its embedding space.
         found: String,
         /// Embedding space of the encoder in hand.
         expected: String,

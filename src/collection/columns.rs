@@ -16,8 +16,9 @@ pub struct Columns {
     pub vector: Option<String>,
 }
 
-const PATHS: &[&str] = &["image_path", "path", "file", "filename", "file_name", "filepath", "file_path", "image"];
-const URLS: &[&str] = &["url", "image_url", "img_url", "link", "href"];
+pub(super) const PATHS: &[&str] =
+    &["image_path", "path", "file", "filename", "file_name", "filepath", "file_path", "image"];
+pub(super) const URLS: &[&str] = &["url", "image_url", "img_url", "link", "href"];
 const CAPTIONS: &[&str] = &["caption", "captions", "text", "alt", "description", "prompt", "title"];
 pub(super) const VECTORS: &[&str] =
     &["embedding", "image_embedding", "img_emb", "img_embedding", "image_emb", "vector", "embeddings", "emb", "clip"];

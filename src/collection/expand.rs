@@ -26,7 +26,7 @@ pub fn expand(path: &Path) -> Result<Vec<PathBuf>> {
         if name.contains(['*', '?', '[']) && !Path::new(&name).exists() {
             let found = glob(&name).map_err(|error| bad(error.into()))?;
             if found.is_empty() {
-                return Err(bad("there is no such file".into()));
+                return Err(Error::NoRoot { path: name.into() });
             }
             paths.extend(found);
         } else {

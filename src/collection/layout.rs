@@ -140,7 +140,7 @@ impl Embeddings {
             let (rows, dim, column) = if is_table {
                 let table = ParquetTable::open(&path)?;
                 let column = table.vector_column(column)?;
-                let (rows, dim) = (table.rows(), first_length(&path, &column)?);
+                let (rows, dim) = (table.rows(), table.first_length(&column)?);
                 (rows, dim, Some(column))
             } else {
                 let matrix = Matrix::open(&path, column)?;
@@ -157,18 +157,6 @@ impl Embeddings {
         let space = read_space(&base)?;
         Ok(Embeddings { files: found, dim, base, space })
     }
-}
-
-fn first_length(path: &Path, column: &str) -> Result<usize> {
-    let mut length = 0;
-    ParquetTable::open(path)?.read(0, Some(column), |_, _, vector| match vector {
-        Some(Ok(vector)) => {
-            length = vector.len();
-            ControlFlow::Break(())
-        }
-        _ => ControlFlow::Continue(()),
-    })?;
-    Ok(length)
 }
 
 /// Vectors of captions must be in files like those of the pictures.

@@ -24,7 +24,7 @@ use arrow_array::{
 use arrow_schema::{DataType, Field, Schema, TimeUnit};
 use serde_json::{Map, Number, Value};
 
-use super::columns::VECTORS;
+use super::columns::{PATHS, URLS, VECTORS};
 use crate::{Error, Result};
 
 /// Rows that are decoded at a time.
@@ -74,11 +74,44 @@ impl ParquetTable {
                 .or(if vectors.len() == 1 { vectors.first() } else { None }),
         };
         found.map(|name| (*name).to_owned()).ok_or_else(|| {
-            let wanted =
-                named.map_or("a column of vectors".to_owned(), |named| format!("a column of vectors called {named}"));
+            let wanted = named.map_or("column that must be the one of vectors".to_owned(), |named| {
+                format!("column of vectors called {named}")
+            });
             let names: Vec<&str> = fields.iter().map(|field| field.name().as_str()).collect();
             bad(&self.path, format!("there is no {wanted}; there are {}", names.join(", ")))
         })
+    }
+
+    /// Whether the rows are vectors, rather than of pictures that may have some numbers beside.
+    pub(crate) fn is_of_vectors(&self, named: Option<&str>) -> bool {
+        let Ok(column) = self.vector_column(named) else { return false };
+        let is_one_of = |name: &str, usual: &[&str]| usual.iter().any(|usual| name.eq_ignore_ascii_case(usual));
+        let of_pictures = || {
+            self.builder
+                .schema()
+                .fields()
+                .iter()
+                .any(|field| is_one_of(field.name(), PATHS) || is_one_of(field.name(), URLS))
+        };
+        named.is_some()
+            || is_one_of(&column, VECTORS)
+            || (!of_pictures() && self.first_length(&column).is_ok_and(|length| length > FEW as usize))
+    }
+
+    /// Numbers of the first vector in a column; 0 where there is none.
+    ///
+    /// # Errors
+    /// As [`ParquetTable::read`].
+    pub(crate) fn first_length(&self, column: &str) -> Result<usize> {
+        let mut length = 0;
+        ParquetTable::open(&self.path)?.read(0, Some(column), |_, _, vector| match vector {
+            Some(Ok(vector)) => {
+                length = vector.len();
+                ControlFlow::Break(())
+            }
+            _ => ControlFlow::Continue(()),
+        })?;
+        Ok(length)
     }
 
     /// Rows from `skip` on, with their vectors where a column of them is named, until `each` says stop.

@@ -16,6 +16,7 @@ use serde_json::{Map, Value};
 use tar::{Archive, Entries, EntryType};
 
 use super::counted::{Counted, Passed};
+use super::table::EMPTY;
 use crate::{Error, Result};
 
 /// Largest caption or metadata of a sample.
@@ -76,13 +77,16 @@ pub(crate) fn read_shard_with(
     mut each: impl FnMut(Sample) -> ControlFlow<()>,
 ) -> Result<()> {
     let mut file = File::open(path).map_err(Error::io(path))?;
+    let length = file.metadata().map_err(Error::io(path))?.len();
+    if length == 0 {
+        return Err(Error::BadCollection { path: path.to_path_buf(), reason: EMPTY.to_owned() });
+    }
     if is_gzip(&mut file).map_err(Error::io(path))? {
         let (file, passed) = Counted::open(file);
         let mut archive = Archive::new(MultiGzDecoder::new(file));
         let entries = archive.entries().map_err(|error| damaged(path, &error, None))?;
         walk(path, entries, (u64::MAX, Some(passed)), others, &mut each)
     } else {
-        let length = file.metadata().map_err(Error::io(path))?.len();
         let mut archive = Archive::new(BufReader::new(file));
         let entries = archive.entries_with_seek().map_err(|error| damaged(path, &error, None))?;
         walk(path, entries, (length, None), others, &mut each)
@@ -117,7 +121,10 @@ fn damaged(path: &Path, error: &std::io::Error, last: Option<&str>) -> Error {
         Some(last) => format!("damaged or cut off behind {last}; what comes before it is taken"),
         None => "no tar that can be read".to_owned(),
     };
-    Error::BadCollection { path: path.to_path_buf(), reason: format!("{after} ({error})") }
+    // Behind the first colon the reader repeats the bytes that it could not read.
+    let error = error.to_string();
+    let why = error.split_once(": ").map_or(error.as_str(), |(why, _)| why);
+    Error::BadCollection { path: path.to_path_buf(), reason: format!("{after} ({why})") }
 }
 
 fn walk<R: Read>(

@@ -15,6 +15,9 @@ use crate::{Error, Result};
 /// Longest line of a list.
 const MAX_LINE: u64 = 16 << 20;
 
+/// What is said of a file of no bytes.
+pub(super) const EMPTY: &str = "empty; if something should be in it, copy or download it again";
+
 /// A list, open.
 pub(crate) struct Table {
     kind: Kind,
@@ -43,6 +46,9 @@ impl Table {
             let size = std::fs::metadata(path).map_err(Error::io(path))?.len();
             let kind = Kind::Parquet(Box::new(ParquetTable::open(path)?), size);
             return Ok(Table { kind, passed: Passed::default() });
+        }
+        if std::fs::metadata(path).map_err(Error::io(path))?.len() == 0 {
+            return Err(bad(path, EMPTY.to_owned()));
         }
         let (mut reader, passed) = plain(path).map_err(Error::io(path))?;
         if name.ends_with(".jsonl") || name.ends_with(".ndjson") {

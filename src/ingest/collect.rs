@@ -248,19 +248,28 @@ impl<'a> Collect<'a> {
             Some(folder) => Some(absolute(folder).map_err(Error::io(folder))?),
             None => None,
         };
+        let vectors = self.options.columns.vector.as_deref();
+        let known = self.target.catalog.read()?.sources()?;
         for root in self.roots()? {
             if !root.exists() {
                 return Err(Error::NoRoot { path: root });
             }
             let parent = root.parent().map(Path::to_path_buf);
-            match detect(&root) {
+            match detect(&root, vectors) {
+                Some(SourceKind::List)
+                    if known.iter().any(|source| source.path == root && source.kind == SourceKind::Embeddings) =>
+                {
+                    let reason =
+                        "the column that this library has the vectors of must be named again (--vector-column)";
+                    return Err(Error::BadCollection { path: root, reason: reason.to_owned() });
+                }
                 Some(SourceKind::Tar) if root.is_dir() => {
                     found.extend(shards(&root).map(|shard| (shard, SourceKind::Tar, None)));
                 }
                 Some(SourceKind::Tar) => found.push((root, SourceKind::Tar, None)),
                 Some(SourceKind::List) => found.push((root, SourceKind::List, images.clone().or(parent))),
                 Some(SourceKind::Embeddings) => {
-                    let all = Embeddings::open(&root, self.options.columns.vector.as_deref())?;
+                    let all = Embeddings::open(&root, vectors)?;
                     self.check_space(&root, &all)?;
                     let base = images.clone().unwrap_or(all.base);
                     for file in all.files {

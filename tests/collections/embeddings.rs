@@ -17,7 +17,7 @@ fn matrices_of_every_kind_are_read() {
     for name in ["f32.npy", "f16.npy", "big_endian.npy", "fortran.npy", "two.npz", "vectors.parquet", "lists.parquet"] {
         let place = Place::new();
         let engine = declared(&place, DIM);
-        assert_eq!(tintype::collection::detect(&fixture(name)), Some(SourceKind::Embeddings), "{name}");
+        assert_eq!(tintype::collection::detect(&fixture(name), None), Some(SourceKind::Embeddings), "{name}");
         let report = engine.collect([fixture(name)]).run().unwrap();
         assert_eq!((report.added, report.skipped.len()), (10, 0), "{name}");
         for (n, vector) in expected().into_iter().enumerate() {
@@ -67,7 +67,7 @@ fn captions_without_pictures_are_found_by_what_they_mean() {
     std::fs::copy(fixture("f32.npy"), place.path("texts/text_emb_0.npy")).unwrap();
     let rows: String = (0..10).map(|n| format!("caption {n},{n}\n")).collect();
     std::fs::write(place.path("texts/text_emb_0.csv"), format!("caption,number\n{rows}")).unwrap();
-    assert_eq!(tintype::collection::detect(&place.path("")), Some(SourceKind::Embeddings));
+    assert_eq!(tintype::collection::detect(&place.path(""), None), Some(SourceKind::Embeddings));
     let report = engine.collect([place.path("")]).run().unwrap();
     assert_eq!((report.added, report.skipped.len()), (10, 0));
     for ranking in [Ranking::Image, Ranking::Caption] {
@@ -152,6 +152,35 @@ fn what_is_wrong_is_said_before_anything_is_changed() {
     assert!(error.contains("vectors of 49 numbers; this library has x of 7 numbers"), "{error}");
     assert_eq!(engine.status().unwrap().photos + other.status().unwrap().photos, 0);
     assert_eq!(engine.status().unwrap().sources, []);
+}
+
+#[test]
+fn tables_of_pictures_are_not_taken_for_vectors_nor_the_other_way_round() {
+    use tintype::collection::detect;
+
+    let [pictures, columns] = [fixture("pictures.parquet"), fixture("columns.parquet")];
+    assert_eq!(detect(&pictures, None), Some(SourceKind::List));
+    assert_eq!(detect(&columns, None), Some(SourceKind::List));
+    assert_eq!(detect(&columns, Some("front")), Some(SourceKind::Embeddings));
+    assert_eq!(detect(&columns, Some("nothing")), Some(SourceKind::List));
+
+    let place = Place::new();
+    let engine = declared(&place, DIM);
+    let named = |name: &str| {
+        let mut columns = tintype::collection::Columns::default();
+        columns.vector = Some(name.to_owned());
+        columns
+    };
+    let report = engine.collect([&columns]).columns(named("back")).run().unwrap();
+    assert_eq!((report.added, report.skipped.len()), (10, 0));
+    for (n, vector) in expected().into_iter().enumerate() {
+        let hit = engine.search(Query::vector(vector)).limit(1).run().unwrap().remove(0);
+        assert!(hit.path.to_str().unwrap().ends_with(&format!("#{n}")), "{}", hit.path.display());
+        assert_eq!(engine.metadata(&[hit.record.key]).unwrap()[0].keys().collect::<Vec<_>>(), ["image_path"]);
+    }
+    let error = engine.collect([&columns]).run().unwrap_err().to_string();
+    assert!(error.contains("--vector-column"), "{error}");
+    assert_eq!(engine.collect([&columns]).columns(named("back")).run().unwrap().unchanged, 10);
 }
 
 #[test]

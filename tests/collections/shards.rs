@@ -136,8 +136,9 @@ fn damage_costs_what_is_damaged_and_nothing_else() {
         std::fs::write(place.path(name), &bytes[..bytes.len() / 2]).unwrap();
     }
     std::fs::write(place.path("none.tar"), b"x".repeat(2000)).unwrap();
+    std::fs::write(place.path("empty.tar"), b"").unwrap();
     let engine = place.engine();
-    let names = ["bad.tar", "cut.tar", "cut.tar.gz", "none.tar"];
+    let names = ["bad.tar", "cut.tar", "cut.tar.gz", "none.tar", "empty.tar"];
     let report = engine.collect(names.map(|name| place.path(name))).run().unwrap();
     let lines = lines(&report, &place);
     for expected in [
@@ -147,10 +148,11 @@ fn damage_costs_what_is_damaged_and_nothing_else() {
         "cut.tar: damaged or cut off behind ",
         "cut.tar.gz: damaged or cut off behind ",
         "none.tar: no tar that can be read",
+        "empty.tar: empty",
     ] {
         assert!(lines.iter().any(|line| line.starts_with(expected)), "{expected}: {lines:#?}");
     }
-    assert_eq!(lines.len(), 6, "{lines:#?}");
+    assert_eq!(lines.len(), 7, "{lines:#?}");
     let sources = engine.status().unwrap().sources;
     let items: Vec<(u64, bool)> = sources.iter().map(|source| (source.items, source.complete)).collect();
     assert_eq!(items[0], (5, true));

@@ -18,10 +18,13 @@ use crate::update::duration;
 /// Opens the library, or makes it with the model that fits what is to be taken in.
 pub(crate) fn open(paths: &[PathBuf], args: &CollectionArgs, common: &Common, talk: &Talk) -> anyhow::Result<Engine> {
     let column = args.vector_column.as_deref();
-    let first = paths.iter().find(|path| detect(path) == Some(SourceKind::Embeddings));
+    let first = paths.iter().find(|path| detect(path, column) == Some(SourceKind::Embeddings));
     let Some(path) = first else {
         if let Some(space) = &args.space {
-            bail!("--space {space} says which model made embeddings, and there are none among the paths");
+            bail!(
+                "--space {space} says which model made embeddings, and there are none among the paths; of a Parquet file, \
+                 --vector-column says which column has them"
+            );
         }
         return library::open_or_create(paths, common, talk);
     };
@@ -42,7 +45,7 @@ pub(crate) fn open(paths: &[PathBuf], args: &CollectionArgs, common: &Common, ta
             }
             Ok(engine)
         }
-        (Some(engine), None) if is_known(&engine, paths)? => Ok(engine),
+        (Some(engine), None) if is_known(&engine, paths, column)? => Ok(engine),
         (Some(engine), None) => {
             let model = engine.encoder().space().model.clone();
             bail!(
@@ -65,13 +68,28 @@ pub(crate) fn open(paths: &[PathBuf], args: &CollectionArgs, common: &Common, ta
 }
 
 /// Whether the library has all these embeddings already.
-fn is_known(engine: &Engine, paths: &[PathBuf]) -> anyhow::Result<bool> {
+fn is_known(engine: &Engine, paths: &[PathBuf], column: Option<&str>) -> anyhow::Result<bool> {
     let sources = engine.status()?.sources;
     let known = |path: &PathBuf| {
         let path = path.canonicalize().unwrap_or_else(|_| path.clone());
         sources.iter().any(|source| source.kind == SourceKind::Embeddings && source.path.starts_with(&path))
     };
-    Ok(paths.iter().filter(|path| detect(path) == Some(SourceKind::Embeddings)).all(known))
+    Ok(paths.iter().filter(|path| detect(path, column) == Some(SourceKind::Embeddings)).all(known))
+}
+
+/// Leaves out Parquet files whose vectors are in a column that nobody but the caller can name.
+pub(crate) fn leave_out_named_columns(paths: &mut Vec<PathBuf>, engine: &Engine, talk: &Talk) -> anyhow::Result<()> {
+    let sources = engine.status()?.sources;
+    paths.retain(|path| {
+        let is_named = detect(path, None) == Some(SourceKind::List)
+            && sources.iter().any(|source| source.path == *path && source.kind == SourceKind::Embeddings);
+        if is_named {
+            let path = printable(&path.display().to_string());
+            talk.say(format_args!("{path} is looked at again when it is given with its --vector-column"));
+        }
+        !is_named
+    });
+    Ok(())
 }
 
 /// The model of a name, and how it is to be loaded again; without the model if that is not here.

@@ -18,7 +18,7 @@ const LISTED: usize = 10;
 /// The folders of photos that the library knows and that are there now; collections are brought up to date by `index` alone.
 pub(crate) fn known_folders(engine: &Engine, talk: &Talk) -> Result<Vec<PathBuf>, Error> {
     let mut paths = known_roots(engine, talk)?;
-    paths.retain(|path| tintype::collection::detect(path).is_none());
+    paths.retain(|path| tintype::collection::detect(path, None).is_none());
     Ok(paths)
 }
 

@@ -23,9 +23,10 @@ pub(crate) fn run(args: &IndexArgs, common: &Common, talk: &Talk) -> anyhow::Res
     }
     if args.paths.is_empty() {
         paths = update::known_roots(&engine, talk)?;
+        collections::leave_out_named_columns(&mut paths, &engine, talk)?;
     }
     let (collected, folders): (Vec<PathBuf>, Vec<PathBuf>) =
-        paths.into_iter().partition(|path| tintype::collection::detect(path).is_some());
+        paths.into_iter().partition(|path| tintype::collection::detect(path, None).is_some());
     let interrupt = Interrupt::listen()?;
     let mut skipped = Vec::new();
     if !folders.is_empty() || collected.is_empty() {
