@@ -17,6 +17,7 @@ mod positions;
 mod project;
 #[cfg(feature = "hub")]
 pub mod registry;
+mod spread;
 mod text;
 mod tokenizer;
 mod tower;

@@ -298,3 +298,26 @@ fn a_state_dict_is_what_the_configuration_beside_it_says_or_an_error() {
     let vectors = |path: &Path| Encoder::load(path).unwrap().encode_texts(&["a dog"]).unwrap();
     assert_eq!(vectors(&path), vectors(&path.join("checkpoint.pt")));
 }
+
+#[test]
+fn a_cosine_of_distributions_is_the_score_of_their_original() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/encoders");
+    let dir = folder.join("prolip");
+    let inputs = Inputs::read(&folder);
+    let encoder = Encoder::load(&dir).unwrap();
+    let preprocess = encoder.preprocess();
+    let mut batch = PixelBatch::new(preprocess.size.0, preprocess.size.1);
+    for bytes in &inputs.pictures {
+        batch.push(&preprocess.apply(&Photo::decode(bytes, &DecodeOptions::default()).unwrap()).unwrap());
+    }
+    let texts: Vec<&str> = inputs.texts.iter().map(String::as_str).collect();
+    let (pictures, texts) = (encoder.encode_images(&batch).unwrap(), encoder.encode_texts(&texts).unwrap());
+    let expected = reference(&dir, "scores");
+    let pairs = pictures.rows().flat_map(|picture| texts.rows().map(move |text| (picture, text)));
+    let found: Vec<f32> = pairs.map(|(a, b)| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>() * 2.25).collect();
+    assert_eq!(found.len(), expected.len());
+    let off = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    let (least, most) = expected.iter().fold((f32::MAX, f32::MIN), |(a, b), &x| (a.min(x), b.max(x)));
+    println!("scores from {least} to {most}, off by {off} at most");
+    assert!(off < 1e-5, "off by {off}");
+}

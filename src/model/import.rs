@@ -11,6 +11,7 @@ mod json;
 mod names;
 mod open_clip;
 mod openai;
+mod probabilistic;
 mod processor;
 mod resnet;
 mod text_models;

@@ -11,6 +11,7 @@ use super::config::{Padding, Place, ReaderConfig, TextKind, TextPool};
 use super::linear::{Linear, Norm, tensor_error};
 use super::loader::Loader;
 use super::project::Head;
+use super::spread::{self, Side, points};
 use super::transformer::{Pass, Transformer, pick};
 use super::weights::Weights;
 use crate::Result;
@@ -34,11 +35,14 @@ struct Reader {
     position: Option<Tensor>,
     segment: Option<Tensor>,
     norm_embedding: Option<Norm>,
+    /// Tokens after those of the text, `(tokens, width)`.
     class: Option<Tensor>,
     transformer: Transformer,
     norm_post: Option<Norm>,
     pooler: Option<(Linear, bool)>,
     head: Head,
+    /// Makes the variance of the embedding.
+    spread: Option<Linear>,
 }
 
 /// Texts of one pass: as many ids for each.
@@ -104,6 +108,7 @@ impl Reader {
             (true, true) => loader.rms_norm(name, width, eps).map(Some),
         };
         loader.expect("text.token", &[config.vocabulary, width]);
+        let mean = if config.spread { dim.saturating_sub(spread::EXTRA) } else { dim };
         let position = match config.place {
             Place::Learned { rows, .. } => Some(loader.tensor("text.position", &[rows, width])?),
             Place::Waves { .. } => None,
@@ -116,7 +121,7 @@ impl Reader {
             position,
             segment,
             norm_embedding: norm(config.norm_embedding, "text.norm_embedding")?,
-            class: if config.class { Some(loader.tensor("text.class", &[width])?) } else { None },
+            class: Self::load_class(loader, &config)?,
             transformer: Transformer::load(loader, "text", &config.blocks)?,
             norm_post: norm(config.norm_post, "text.norm_post")?,
             pooler: match config.pooler {
@@ -125,15 +130,24 @@ impl Reader {
             },
             head: {
                 let width = config.pooler.map_or(width, |pooler| pooler.width);
-                Head::load(loader, "text.projection", config.projection, width, dim)?
+                Head::load(loader, "text.projection", config.projection, width, mean)?
             },
+            spread: if config.spread { Some(loader.linear("text.variance", mean, mean, true)?) } else { None },
             config,
         })
     }
 
+    /// The learned tokens after those of the text.
+    fn load_class(loader: &Loader, config: &ReaderConfig) -> Result<Option<Tensor>> {
+        let wanted = [("text.uncertain", config.spread), ("text.class", config.class)];
+        let tokens = wanted.iter().filter(|token| token.1).map(|token| loader.tensor(token.0, &[config.blocks.width]));
+        let tokens = tokens.collect::<Result<Vec<Tensor>>>()?;
+        if tokens.is_empty() { Ok(None) } else { Tensor::stack(&tokens, 0).map(Some).map_err(tensor_error) }
+    }
+
     /// The position that becomes the text's vector.
     fn pooled_at(&self, ids: &[u32]) -> usize {
-        if self.config.class { ids.len() } else { pooled_at(ids, self.config.pool) }
+        if self.config.class { ids.len() + usize::from(self.config.spread) } else { pooled_at(ids, self.config.pool) }
     }
 
     /// How many of its tokens a text needs.
@@ -154,7 +168,7 @@ impl Reader {
         let count = batch.ids.len();
         let mut x = Tensor::from_vec(tokens, (count, len, width), device)?; // (batch, len, width)
         if let Some(class) = &self.class {
-            x = Tensor::cat(&[&x, &class.reshape((1, 1, width))?.expand((count, 1, width))?], 1)?;
+            x = Tensor::cat(&[&x, &class.unsqueeze(0)?.expand((count, class.dim(0)?, width))?], 1)?;
         }
         x = self.place(&x, batch, device)?;
         if let Some(segment) = &self.segment {
@@ -180,7 +194,11 @@ impl Reader {
                 x = x.tanh()?;
             }
         }
-        self.head.forward(&x) // (batch, dim)
+        let x = self.head.forward(&x)?; // (batch, dim)
+        match &self.spread {
+            Some(spread) => points(&x, &spread.forward(&x)?, Side::Text),
+            None => Ok(x),
+        }
     }
 
     /// Adds the vectors of places.

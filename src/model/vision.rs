@@ -7,6 +7,7 @@ use super::linear::{Linear, Norm, tensor_error};
 use super::loader::Loader;
 use super::positions::stretched;
 use super::project::{Depth, Head};
+use super::spread::{self, Side, points};
 use super::transformer::{Feed, Pass, Rotation, Transformer, attend};
 use super::trunk::stem;
 use crate::Result;
@@ -17,7 +18,10 @@ pub(super) struct Vision {
     config: VitConfig,
     stem: Tokens,
     norm_patch: Option<Norm>,
-    class: Option<Tensor>,
+    /// Tokens before those of the picture.
+    prefix: Option<Tensor>,
+    /// Makes the variance of the second of them.
+    spread: Option<Linear>,
     position: Option<Tensor>,
     norm_pre: Option<Norm>,
     rotation: Option<Rotation>,
@@ -68,8 +72,8 @@ impl Vision {
         };
         let (rows, columns) = config.grid();
         let tokens = rows * columns;
-        let prefix = usize::from(config.class);
-        let class = if config.class { Some(loader.tensor("image.class", &[width])?) } else { None };
+        let before = Self::load_prefix(loader, config)?;
+        let prefix = config.prefix();
         let position = match config.positions {
             Positions::All => Some(loader.tensor("image.position", &[tokens + prefix, width])?),
             Positions::Patches => Some(loader.tensor("image.position", &[tokens, width])?),
@@ -94,9 +98,32 @@ impl Vision {
             Pool::Attention(pool) => Some(Query::load(loader, pool, width, eps)?),
             Pool::Token | Pool::Average => None,
         };
+        let dim = if config.spread { dim.saturating_sub(spread::EXTRA) } else { dim };
+        let spread = if config.spread { Some(loader.linear("image.variance", dim, width, true)?) } else { None };
         let head = Head::load(loader, "image.projection", config.projection, pooled, dim)?;
-        let config = config.clone();
-        Ok(Self { config, stem, norm_patch, class, position, norm_pre, rotation, transformer, norm_post, pool, head })
+        Ok(Self {
+            config: config.clone(),
+            stem,
+            norm_patch,
+            prefix: before,
+            spread,
+            position,
+            norm_pre,
+            rotation,
+            transformer,
+            norm_post,
+            pool,
+            head,
+        })
+    }
+
+    /// The learned tokens before those of the picture, `(tokens, width)`.
+    fn load_prefix(loader: &Loader, config: &VitConfig) -> Result<Option<Tensor>> {
+        let width = config.blocks.width;
+        let wanted = [("image.class", config.class), ("image.uncertain", config.spread)];
+        let tokens = wanted.iter().filter(|token| token.1).map(|token| loader.tensor(token.0, &[width]));
+        let tokens = tokens.collect::<Result<Vec<Tensor>>>()?;
+        if tokens.is_empty() { Ok(None) } else { Tensor::stack(&tokens, 0).map(Some).map_err(tensor_error) }
     }
 
     /// `(batch, 3, height, width)` to `(batch, dim)`, not normalised, or to what the last map is applied to.
@@ -127,8 +154,8 @@ impl Vision {
         if let Some(norm) = &self.norm_patch {
             x = norm.forward(&x)?;
         }
-        let prefix = match &self.class {
-            Some(class) => Some(class.reshape((1, 1, width))?.expand((batch, 1, width))?),
+        let prefix = match &self.prefix {
+            Some(tokens) => Some(tokens.unsqueeze(0)?.expand((batch, tokens.dim(0)?, width))?),
             None => None,
         };
         let (x, position) = match (self.config.positions, position) {
@@ -148,8 +175,8 @@ impl Vision {
         let pass = Pass { mask: None, rotation: self.rotation.as_ref() };
         let mut x = match self.config.pool {
             // The norm works on each token by itself, so it may come after the choice.
-            Pool::Token => self.transformer.forward_picked(x, pass, &vec![0; batch])?, // (batch, width)
-            _ => self.transformer.forward(x, pass)?,                                   // (batch, tokens, width)
+            Pool::Token if !self.config.spread => self.transformer.forward_picked(x, pass, &vec![0; batch])?, // (batch, width)
+            _ => self.transformer.forward(x, pass)?, // (batch, tokens, width)
         };
         if self.config.norm_tokens
             && let Some(norm) = &self.norm_post
@@ -157,18 +184,23 @@ impl Vision {
             x = norm.forward(&x)?;
         }
         let mut pooled = match (&self.config.pool, &self.pool) {
-            (Pool::Average, _) => x.i((.., usize::from(self.config.class).., ..))?.mean(1)?,
+            (Pool::Average, _) => x.i((.., self.config.prefix().., ..))?.mean(1)?,
+            (Pool::Token, _) if self.config.spread => x.i((.., 0, ..))?.contiguous()?,
             (_, Some(pool)) => pool.forward(&x)?,
-            _ => x,
+            _ => x.clone(),
         }; // (batch, width)
         if self.config.norm_pooled
             && let Some(norm) = &self.norm_post
         {
             pooled = norm.forward(&pooled)?;
         }
-        match depth {
-            Depth::Features => Ok(pooled),
-            Depth::Embeddings => self.head.forward(&pooled),
+        if depth == Depth::Features {
+            return Ok(pooled);
+        }
+        let embedded = self.head.forward(&pooled)?;
+        match &self.spread {
+            Some(spread) => points(&embedded, &spread.forward(&x.i((.., 1, ..))?.contiguous()?)?, Side::Picture),
+            None => Ok(embedded),
         }
     }
 

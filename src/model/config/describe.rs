@@ -121,6 +121,7 @@ fn vit(config: &VitConfig) -> String {
         norm_pre,
         rotation,
         norm_tokens,
+        spread,
         pool,
         norm_pooled,
         projection,
@@ -160,6 +161,7 @@ fn vit(config: &VitConfig) -> String {
         ("norm-pre", *norm_pre),
         ("norm-tokens", *norm_tokens),
         ("norm-pooled", *norm_pooled),
+        ("spread", *spread),
     ]);
     let (inner, projection) = (blocks(inner), projected(*projection));
     format!(
@@ -198,6 +200,7 @@ fn reader(config: &ReaderConfig) -> String {
         norm_embedding,
         causal,
         class,
+        spread,
         padding,
         norm_post,
         pool,
@@ -218,8 +221,13 @@ fn reader(config: &ReaderConfig) -> String {
         None => String::new(),
     };
     let segments = segments.map_or(String::new(), |kinds| format!(" segments {kinds}"));
-    let flags =
-        flags([("norm-embedding", *norm_embedding), ("causal", *causal), ("class", *class), ("norm-post", *norm_post)]);
+    let flags = flags([
+        ("norm-embedding", *norm_embedding),
+        ("causal", *causal),
+        ("class", *class),
+        ("norm-post", *norm_post),
+        ("spread", *spread),
+    ]);
     let (inner, pool, projection) = (blocks(inner), text_pool(*pool), projected(*projection));
     format!(
         "reader {inner} context {context} vocabulary {vocabulary} place {place} scale {token_scale}{segments}{flags} \

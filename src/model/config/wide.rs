@@ -86,6 +86,8 @@ pub(crate) struct VitConfig {
     pub(crate) rotation: Option<Grid>,
     /// A norm of all tokens before pooling.
     pub(crate) norm_tokens: bool,
+    /// A second token, after that of the class, from which the embedding's spread is made.
+    pub(crate) spread: bool,
     /// Which tokens become the embedding.
     pub(crate) pool: Pool,
     /// A norm of the pooled vector, the same as that of the tokens where both are asked for.
@@ -181,6 +183,8 @@ pub(crate) struct ReaderConfig {
     pub(crate) causal: bool,
     /// A learned token at the end of the context, which becomes the embedding.
     pub(crate) class: bool,
+    /// Another one before it, and the embedding's spread, which is made from the embedding.
+    pub(crate) spread: bool,
     /// Which tokens nobody sees.
     pub(crate) padding: Padding,
     /// A norm of the pooled vector.
@@ -269,6 +273,7 @@ impl VitConfig {
             norm_pre: config.norm_pre,
             rotation: None,
             norm_tokens: !config.norm_after_pool,
+            spread: false,
             pool,
             norm_pooled: config.norm_after_pool,
             projection: Projection::Matrix,
@@ -282,6 +287,11 @@ impl VitConfig {
             Stem::Loose { table, .. } => (*table, *table),
             Stem::Convolutions(stem) => stem.grid(self.image),
         }
+    }
+
+    /// Tokens before those of the picture.
+    pub(crate) fn prefix(&self) -> usize {
+        usize::from(self.class) + usize::from(self.spread)
     }
 
     /// Width of the pooled vector.
@@ -317,7 +327,8 @@ impl ImageConfig {
     /// Numbers per picture that its last map takes, if it is a vision transformer that ends with one matrix.
     pub(crate) fn features(&self) -> Option<usize> {
         let vit = self.vit()?;
-        matches!(vit.projection, Projection::Matrix | Projection::Biased).then(|| vit.pooled_width())
+        let ends = matches!(vit.projection, Projection::Matrix | Projection::Biased) && !vit.spread;
+        ends.then(|| vit.pooled_width())
     }
 }
 
@@ -334,6 +345,7 @@ impl ReaderConfig {
             norm_embedding: false,
             causal: config.causal,
             class: false,
+            spread: false,
             padding: Padding::Seen,
             norm_post: true,
             pool: config.pool,

@@ -67,7 +67,7 @@ pub(crate) fn supports_image(config: &VitConfig) -> bool {
     let head = config.blocks.width / config.blocks.heads.max(1);
     let rotation = config.rotation.is_none() || head.is_multiple_of(4);
     let stem = !matches!(config.stem, Stem::Patches { norm: true, .. } | Stem::Loose { .. });
-    supports(&config.blocks) && pool && rotation && stem
+    supports(&config.blocks) && pool && rotation && stem && !config.spread
 }
 
 /// Whether the packed path knows this text tower.

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use super::hugging_face_names::Names;
 use super::json::{self, Object, bad};
 use super::processor::{self, read_preprocess};
-use super::{Checks, Import, check_transformer};
+use super::{Checks, Import, check_transformer, probabilistic};
 use crate::image::{Preprocess, ResizeMode};
 use crate::model::config::{
     Activation, AttentionPool, BlocksConfig, ImageConfig, ImagePool, ModelConfig, NormOrder, Padding, Place, Pool,
@@ -61,6 +61,7 @@ pub(super) fn import(dir: &Path, checks: Checks) -> Result<Import> {
             let value = format!("{other}{}", why_not(other));
             return Err(Error::UnsupportedModel { path, key: "model_type".into(), value });
         }
+        None if root.get("embed_dim").is_some() => return probabilistic::import(dir, &root, checks),
         None => return Err(bad(&path, "the key model_type is missing; expected a model directory of the kind clip")),
     };
     // Code or number formats of their own.
@@ -361,6 +362,7 @@ fn read_bert(cfg: &Object, kind: Kind) -> Result<ReaderConfig> {
         norm_embedding: true,
         causal: false,
         class: false,
+        spread: false,
         padding: Padding::Hidden(pad),
         norm_post: false,
         pool: TextPool::First,
@@ -380,7 +382,7 @@ fn read_bert(cfg: &Object, kind: Kind) -> Result<ReaderConfig> {
 }
 
 /// One file, or the shards that an index lists.
-fn weight_files(dir: &Path) -> Result<Vec<PathBuf>> {
+pub(super) fn weight_files(dir: &Path) -> Result<Vec<PathBuf>> {
     for name in ["model.safetensors", "pytorch_model.bin"] {
         if dir.join(name).is_file() {
             return Ok(vec![dir.join(name)]);

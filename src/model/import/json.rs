@@ -151,6 +151,11 @@ impl<'a> Object<'a> {
 
     /// Refuses the first key that was neither read nor called harmless.
     pub(super) fn finish(self) -> Result<()> {
+        self.require_no_more()
+    }
+
+    /// The same for an object that others go on reading.
+    pub(super) fn require_no_more(&self) -> Result<()> {
         if self.checks == Checks::Lenient {
             return Ok(());
         }

@@ -72,6 +72,10 @@ impl Names {
             "patch.weight" => Origin::Same(full("conv1.weight")),
             "class" if image => Origin::Same(full("class_embedding")),
             "class" => Origin::Same(full("cls_emb")),
+            "uncertain" => Origin::Same(full(if image { "unc_embedding" } else { "unc_emb" })),
+            "variance.weight" | "variance.bias" => Origin::Same(full(
+                &rest.replace("variance", if image { "uncertainty_proj" } else { "text_uncertainty_projection" }),
+            )),
             "token" => Origin::Same(full("token_embedding.weight")),
             "position" => Origin::Same(full("positional_embedding")),
             // Matrices of the input's side, applied from the right.

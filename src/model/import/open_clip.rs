@@ -128,7 +128,8 @@ fn text_cfg_mismatch(model: &Object, width: usize, dim: usize) -> Error {
     bad(&model.file(), reason)
 }
 
-fn read_vision(cfg: &Object, quick_gelu: bool, dim: usize) -> Result<ImageConfig> {
+/// An image tower of open_clip's own.
+pub(super) fn read_vision(cfg: &Object, quick_gelu: bool, dim: usize) -> Result<ImageConfig> {
     refuse_block_variants(cfg)?;
     cfg.harmless(&["patch_dropout", "output_tokens", "image_seq_len"]);
     cfg.harmless(&["timm_model_pretrained", "timm_pool", "timm_proj", "timm_proj_bias", "timm_drop", "timm_drop_path"]);
@@ -301,11 +302,12 @@ fn refuse_block_variants(cfg: &Object) -> Result<()> {
 }
 
 /// Python's `int(width * mlp_ratio)`.
-fn hidden(cfg: &Object, width: usize) -> Result<usize> {
+pub(super) fn hidden(cfg: &Object, width: usize) -> Result<usize> {
     Ok((width as f64 * cfg.number("mlp_ratio")?.unwrap_or(4.0)) as usize)
 }
 
-fn activation(cfg: &Object, quick_gelu: bool) -> Result<Activation> {
+/// The activation of a tower's blocks.
+pub(super) fn activation(cfg: &Object, quick_gelu: bool) -> Result<Activation> {
     let Some(kwargs) = cfg.object("act_kwargs")? else {
         return Ok(if quick_gelu { Activation::QuickGelu } else { Activation::Gelu });
     };
@@ -321,7 +323,8 @@ fn activation(cfg: &Object, quick_gelu: bool) -> Result<Activation> {
     Ok(activation)
 }
 
-fn norm_eps(cfg: &Object) -> Result<f64> {
+/// What is added to the variances of a tower's norms.
+pub(super) fn norm_eps(cfg: &Object) -> Result<f64> {
     let Some(kwargs) = cfg.object("norm_kwargs")? else { return Ok(1e-5) };
     let eps = kwargs.number("eps")?.unwrap_or(1e-5);
     kwargs.finish()?;

@@ -262,6 +262,7 @@ fn vit(
         norm_pre: shapes.has("norm_pre.weight"),
         rotation: row.rotation,
         norm_tokens: shapes.has("norm.weight"),
+        spread: false,
         pool,
         norm_pooled: shapes.has("fc_norm.weight"),
         projection,
