@@ -355,3 +355,20 @@ fn a_server_that_cannot_be_is_refused() {
     let address = taken.local_addr().unwrap();
     assert!(refused(&|options| options.address = address, vec![library()]).contains("cannot listen"));
 }
+
+#[test]
+fn embeddings_without_their_model_refuse_words_and_are_no_fault_of_the_server() {
+    let place = crate::collections::Place::new();
+    let engine = crate::collections::declared(&place, 49);
+    engine.collect([crate::collections::fixture("vectors.parquet")]).run().unwrap();
+    let running = Running::start(options(), vec![("vectors", engine)]);
+    let text =
+        json!({"text": "a dog", "modality": "image", "num_images": 2, "num_result_ids": 2, "indice_name": "vectors"});
+    for refused in [running.get("/api/v1/search?q=a+dog"), running.post("/knn-service", &text)] {
+        assert_eq!(refused.status, 400, "{}", refused.text());
+        assert!(refused.json()["message"].as_str().unwrap().contains("that model is not here"), "{}", refused.text());
+    }
+    let found = running.get("/api/v1/search?q=text:caption&limit=2").json();
+    assert_eq!(found["items"].as_array().unwrap().len(), 2);
+    assert_eq!(running.get("/api/v1/similar?id=3&limit=1").status, 200);
+}

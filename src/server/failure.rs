@@ -96,6 +96,8 @@ impl From<Error> for Failure {
             | Error::DamagedImage { .. }
             | Error::ImageTooLarge { .. }
             | Error::BadPattern { .. }
+            // Of embeddings without their model words were never to be had; that is in the documentation, not in the log.
+            | Error::NoModel { .. }
             | Error::QueryImage { .. } => Failure::bad(error.to_string()),
             Error::Index(
                 tintype_index::Error::Dimension { .. }

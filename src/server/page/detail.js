@@ -95,6 +95,7 @@ export class Detail {
     $("detail-name").textContent = item.name;
     this.image.alt = item.caption || item.name;
     $("detail-caption").textContent = item.caption || "";
+    $("detail-gone").textContent = item.format === "" ? "The library has no picture of this." : "The file of this photo cannot be read now.";
     const facts = [
       ["Result", `${(index + 1).toLocaleString()} of ${this.count().toLocaleString()}${score === undefined ? "" : `, score ${score.toFixed(3)}`}`],
       ["Taken", item.taken && date(item.taken)],

@@ -160,7 +160,11 @@ function fill(cell, index) {
 
 function describe(cell, index) {
   const id = state.found.ids[index];
-  const name = state.facts.get(id)?.name ?? "";
+  const facts = state.facts.get(id);
+  const name = facts?.name ?? "";
+  // Rows of embeddings may have no picture at all, and then are what is said of them.
+  if (facts && !facts.format) cell.dataset.says = facts.caption || name;
+  else delete cell.dataset.says;
   const score = state.found.scores[index];
   cell.label.textContent = `${score === undefined ? "" : `${score.toFixed(3)} `}${name}`;
   cell.open.setAttribute("aria-label", `Result ${index + 1}${name ? `, ${name}` : ""}${score === undefined ? "" : `, score ${score.toFixed(3)}`}`);
