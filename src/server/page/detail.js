@@ -104,7 +104,7 @@ export class Detail {
       ["Lens", item.lens],
       ["Exposure", exposure(item)],
       ["Place", item.latitude != null && `${item.latitude.toFixed(5)}, ${item.longitude.toFixed(5)}`],
-      ["Picture", item.width && `${item.width} × ${item.height}${item.format ? `, ${item.format.toUpperCase()}` : ""}${item.size ? `, ${bytes(item.size)}` : ""}`],
+      ["Picture", item.width > 0 && `${item.width} × ${item.height}${item.format ? `, ${item.format.toUpperCase()}` : ""}${item.size ? `, ${bytes(item.size)}` : ""}`],
       ["Path", item.path],
       ["Number", item.id],
       ...Object.entries(item.metadata || {}).filter(([, value]) => value !== null && value !== ""),

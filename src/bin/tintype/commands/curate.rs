@@ -178,12 +178,13 @@ pub(crate) fn filter_out(args: &FilterArgs, common: &Common, talk: &Talk) -> any
     }
     let hits = search.run()?;
     std::fs::create_dir_all(&args.out).with_context(|| format!("cannot create {}", args.out.display()))?;
-    let (mut done, mut outcome) = (0, Outcome::Done);
+    let (mut copied, mut linked, mut outcome) = (0, 0, Outcome::Done);
     let mut out = io::stdout().lock();
     for hit in &hits {
         match place(&engine, hit, args) {
             Ok(to) => {
-                done += 1;
+                // What lies in a shard or on the web is copied all the same.
+                *if is_linked(hit, args) { &mut linked } else { &mut copied } += 1;
                 writeln!(out, "{:.4}\t{}", hit.score, printable(&to.display().to_string()))?;
             }
             Err(error) => {
@@ -193,9 +194,18 @@ pub(crate) fn filter_out(args: &FilterArgs, common: &Common, talk: &Talk) -> any
             }
         }
     }
-    let verb = if args.link { "linked" } else { "copied" };
-    talk.say(format_args!("{} {verb} to {}", count(done, "photo"), printable(&args.out.display().to_string())));
+    let what = match (linked, copied) {
+        (0, copied) => format!("{} copied", count(copied, "photo")),
+        (linked, 0) => format!("{} linked", count(linked, "photo")),
+        (linked, copied) => format!("{} linked and {copied} copied", count(linked, "photo")),
+    };
+    talk.say(format_args!("{what} to {}", printable(&args.out.display().to_string())));
     Ok(outcome)
+}
+
+/// Whether a hit is a file that a link can lead to, where links are wanted.
+fn is_linked(hit: &Hit, args: &FilterArgs) -> bool {
+    args.link && hit.path.is_file()
 }
 
 /// Puts one picture into the folder, under a name that is free there.
@@ -211,7 +221,7 @@ fn place(engine: &Engine, hit: &Hit, args: &FilterArgs) -> anyhow::Result<PathBu
     for number in 0.. {
         let name = if number == 0 { format!("{stem}{extension}") } else { format!("{stem}-{number}{extension}") };
         let to = args.out.join(name);
-        let made = if args.link && hit.path.is_file() {
+        let made = if is_linked(hit, args) {
             link(&hit.path, &to)
         } else {
             if to.symlink_metadata().is_ok() {
