@@ -40,6 +40,10 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
         say(&format!("round {round}"));
         for Contender { worker, curves, .. } in &mut contenders {
             for (queries, curve) in bench.data.queries().into_iter().zip(curves) {
+                // What the caches hold at first is another engine's.
+                if let Some(first) = curve.points.first() {
+                    ask(worker, &bench.data, queries, &queries.reported(), first.knob)?;
+                }
                 for point in &mut curve.points {
                     let again = ask(worker, &bench.data, queries, &queries.reported(), point.knob)?;
                     point.recall = again.recall;
@@ -69,6 +73,10 @@ fn tune(bench: &Bench, entry: &Entry, worker: &mut Worker, queries: &crate::data
     let mut at = queries.tuning();
     at.truncate(TUNING);
     let mut curve = Curve { engine: entry.name.into(), queries: queries.name.into(), points: Vec::new() };
+    if let Some(&refine) = entry.refine.first() {
+        let knob = Knob { ef: Some(refine.max(EF[0])), recall: None, refine };
+        ask(worker, &bench.data, queries, &at, knob)?;
+    }
     for &refine in entry.refine {
         for ef in EF.into_iter().filter(|&ef| ef >= refine) {
             let knob = Knob { ef: Some(ef), recall: None, refine };
