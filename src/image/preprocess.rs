@@ -29,6 +29,13 @@ pub enum ResizeMode {
     Longest,
     /// Both edges to size, whatever the shape.
     Squash,
+    /// Both edges to a larger size, whatever the shape, then the centre.
+    Centre {
+        /// Height before the cut.
+        height: usize,
+        /// Width before the cut.
+        width: usize,
+    },
     /// As many square patches as the model takes, in a grid of the picture's own shape. The result is no picture but one row for
     /// each patch that there may be, and one more that says how many are below and beside each other.
     Patches {
@@ -115,6 +122,7 @@ impl Preprocess {
         };
         let resized = match self.resize_mode {
             ResizeMode::Squash | ResizeMode::Patches { .. } => [target_width, target_height],
+            ResizeMode::Centre { height, width } => [width.max(1), height.max(1)],
             ResizeMode::Shortest if target_width == target_height => {
                 let (short, long) = (width.min(height), width.max(height));
                 let long = (target_width as f64 * long as f64 / short as f64) as usize;

@@ -4,6 +4,7 @@
 //! nothing about arithmetic: what it cannot express in the normal form, it refuses by key. The alternative, one tower per
 //! family, computes some checkpoints with the wrong activation or pooling and says nothing.
 
+mod align;
 mod dialects;
 mod hugging_face;
 mod hugging_face_names;

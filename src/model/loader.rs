@@ -14,6 +14,9 @@ use super::linear::{Linear, Norm, tensor_error};
 use super::weights::Weights;
 use crate::Result;
 
+/// Added to the variances of a batch norm by default.
+const NORM_EPS: f64 = 1e-5;
+
 /// Where a tower's tensors come from and where they go.
 pub(super) struct Loader<'a> {
     source: Source<'a>,
@@ -146,7 +149,12 @@ impl<'a> Loader<'a> {
 
     /// A convolution without bias and the batch norm after it, as one convolution.
     pub(super) fn conv_norm(&self, conv: &str, norm: &str, shape: Shape) -> Result<Conv> {
-        let (weight, bias) = self.folded(Some(conv), norm, &shape)?;
+        self.conv_norm_with(conv, norm, shape, NORM_EPS)
+    }
+
+    /// The same with another number added to the variances.
+    pub(super) fn conv_norm_with(&self, conv: &str, norm: &str, shape: Shape, eps: f64) -> Result<Conv> {
+        let (weight, bias) = self.folded(Some(conv), norm, &shape, eps)?;
         self.folded_conv(shape, weight, bias)
     }
 
@@ -160,7 +168,7 @@ impl<'a> Loader<'a> {
         let mut is_list = false;
         for (conv, norm) in branches {
             let own = Shape { kernel: conv.map_or(1, |(_, kernel)| kernel), ..shape };
-            let (Some(part), Some(shift)) = self.folded(conv.map(|(name, _)| name), norm, &own)? else {
+            let (Some(part), Some(shift)) = self.folded(conv.map(|(name, _)| name), norm, &own, NORM_EPS)? else {
                 is_list = true;
                 continue;
             };
@@ -183,9 +191,14 @@ impl<'a> Loader<'a> {
 
     /// Weights and bias of a convolution, or of none, with the batch norm after it.
     #[expect(clippy::type_complexity, reason = "two lists of numbers, or none while a list of names is made")]
-    fn folded(&self, conv: Option<&str>, norm: &str, shape: &Shape) -> Result<(Option<Vec<f32>>, Option<Vec<f32>>)> {
-        /// PyTorch's default, which no published model changes.
-        const EPS: f32 = 1e-5;
+    fn folded(
+        &self,
+        conv: Option<&str>,
+        norm: &str,
+        shape: &Shape,
+        eps: f64,
+    ) -> Result<(Option<Vec<f32>>, Option<Vec<f32>>)> {
+        let eps = eps as f32;
         let (outputs, dims) = (shape.outputs, shape.weights());
         let weight = match conv {
             Some(conv) => self.numbers(&format!("{conv}.weight"), &dims)?,
@@ -200,7 +213,7 @@ impl<'a> Loader<'a> {
         };
         let each = weight.len() / outputs.max(1);
         for (o, row) in weight.chunks_exact_mut(each.max(1)).enumerate() {
-            let factor = scale[o] / (variance[o] + EPS).sqrt();
+            let factor = scale[o] / (variance[o] + eps).sqrt();
             row.iter_mut().for_each(|w| *w *= factor);
             shift[o] -= mean[o] * factor;
         }

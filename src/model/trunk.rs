@@ -1,6 +1,7 @@
 //! Image towers of convolutions, and convolutional stems of transformers. Each trunk is one file.
 
 pub(crate) mod convnext;
+pub(crate) mod efficientnet;
 pub(crate) mod fastvit;
 pub(crate) mod resnet;
 pub(crate) mod stem;
@@ -30,6 +31,8 @@ pub(crate) enum TrunkKind {
     ResNet(resnet::ResNetConfig),
     /// Depthwise 7 × 7 convolutions with channel mixing as in transformers.
     ConvNext(convnext::ConvNextConfig),
+    /// Blocks that widen, look around, weigh their channels and narrow.
+    EfficientNet(efficientnet::EfficientNetConfig),
     /// Depthwise mixing whose training branches are folded, with attention in the last stages.
     FastVit(fastvit::FastVitConfig),
 }
@@ -45,6 +48,7 @@ pub(super) struct TrunkTower {
 enum Kind {
     ResNet(resnet::ResNet),
     ConvNext(convnext::ConvNext),
+    EfficientNet(efficientnet::EfficientNet),
     FastVit(fastvit::FastVit),
 }
 
@@ -53,16 +57,28 @@ impl Trunk {
     pub(crate) fn image(&self) -> (usize, usize) {
         self.image
     }
+
+    /// Width of the pooled vector.
+    pub(crate) fn features(&self) -> usize {
+        match &self.kind {
+            TrunkKind::ResNet(config) => config.features(),
+            TrunkKind::ConvNext(config) => config.features(),
+            TrunkKind::EfficientNet(config) => config.features(),
+            TrunkKind::FastVit(config) => config.features(),
+        }
+    }
 }
 
 impl TrunkTower {
     /// Reads the trunk and its last map.
     pub(super) fn load(loader: &Loader, config: &Trunk, dim: usize) -> Result<Self> {
-        let (kind, width) = match &config.kind {
-            TrunkKind::ResNet(c) => (Kind::ResNet(resnet::ResNet::load(loader, c, config.image)?), c.features()),
-            TrunkKind::ConvNext(c) => (Kind::ConvNext(convnext::ConvNext::load(loader, c)?), c.features()),
-            TrunkKind::FastVit(c) => (Kind::FastVit(fastvit::FastVit::load(loader, c)?), c.features()),
+        let kind = match &config.kind {
+            TrunkKind::ResNet(c) => Kind::ResNet(resnet::ResNet::load(loader, c, config.image)?),
+            TrunkKind::ConvNext(c) => Kind::ConvNext(convnext::ConvNext::load(loader, c)?),
+            TrunkKind::EfficientNet(c) => Kind::EfficientNet(efficientnet::EfficientNet::load(loader, c)?),
+            TrunkKind::FastVit(c) => Kind::FastVit(fastvit::FastVit::load(loader, c)?),
         };
+        let width = config.features();
         Ok(Self { kind, head: Head::load(loader, "image.projection", config.projection, width, dim)? })
     }
 
@@ -71,6 +87,7 @@ impl TrunkTower {
         let pooled = match &self.kind {
             Kind::ResNet(trunk) => trunk.forward(x)?,
             Kind::ConvNext(trunk) => trunk.forward(x)?,
+            Kind::EfficientNet(trunk) => trunk.forward(x)?,
             Kind::FastVit(trunk) => trunk.forward(x)?,
         };
         self.head.forward(&pooled)

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::image::{Interpolation, Preprocess, ResizeMode};
 use crate::model::trunk::convnext::ConvNextConfig;
+use crate::model::trunk::efficientnet::{BlockConfig, EfficientNetConfig};
 use crate::model::trunk::fastvit::FastVitConfig;
 use crate::model::trunk::resnet::ResNetConfig;
 use crate::model::trunk::stem::StemConfig;
@@ -48,6 +49,7 @@ impl ModelConfig {
             ResizeMode::Shortest => "shortest".to_owned(),
             ResizeMode::Longest => "longest".to_owned(),
             ResizeMode::Squash => "squash".to_owned(),
+            ResizeMode::Centre { height, width } => format!("centre of {height} {width}"),
             ResizeMode::Patches { edge, most } => format!("patches {edge} {most}"),
         };
         let pixels = format!("{size:?} {mean:?} {std:?} {interpolation} {resize_mode} {fill} {rgb_first}");
@@ -177,6 +179,14 @@ fn trunk(config: &Trunk) -> String {
         }
         TrunkKind::ConvNext(ConvNextConfig { depths, widths, norm_eps }) => {
             format!("convnext {depths:?} {widths:?} eps {norm_eps:e}")
+        }
+        TrunkKind::EfficientNet(EfficientNetConfig { stem, blocks, norm_eps }) => {
+            let block = |block: &BlockConfig| {
+                let BlockConfig { inputs, inner, squeezed, outputs, kernel, stride, even, residual } = *block;
+                let flags = flags([("even", even), ("residual", residual)]);
+                format!(" {inputs}-{inner}-{squeezed}-{outputs} kernel {kernel} stride {stride}{flags}")
+            };
+            format!("efficientnet {stem}{} eps {norm_eps:e}", blocks.iter().map(block).collect::<String>())
         }
         TrunkKind::FastVit(FastVitConfig { depths, widths, ratio, attends, weighs, stem_branch, layer_norm }) => {
             let norm = layer_norm.map_or("batch".to_owned(), |eps| format!("layer eps {eps:e}"));

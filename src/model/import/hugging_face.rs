@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use super::hugging_face_names::Names;
 use super::json::{self, Object, bad};
 use super::processor::{self, read_preprocess};
-use super::{Checks, Import, check_transformer, probabilistic};
+use super::{Checks, Import, align, check_transformer, probabilistic};
 use crate::image::{Preprocess, ResizeMode};
 use crate::model::config::{
     Activation, AttentionPool, BlocksConfig, ImageConfig, ImagePool, ModelConfig, NormOrder, Padding, Place, Pool,
@@ -40,6 +40,8 @@ pub(super) enum Kind {
     AltClip,
     Blip,
     Aimv2,
+    /// A network of convolutions beside BERT.
+    Align,
 }
 
 /// Reads the directory.
@@ -57,6 +59,7 @@ pub(super) fn import(dir: &Path, checks: Checks) -> Result<Import> {
         Some("altclip") => Kind::AltClip,
         Some("blip") => Kind::Blip,
         Some("aimv2") => Kind::Aimv2,
+        Some("align") => Kind::Align,
         Some(other) => {
             let value = format!("{other}{}", why_not(other));
             return Err(Error::UnsupportedModel { path, key: "model_type".into(), value });
@@ -72,15 +75,27 @@ pub(super) fn import(dir: &Path, checks: Checks) -> Result<Import> {
         }
         Kind::AltClip => root.count("projection_dim")?.unwrap_or(768),
         Kind::Blip => root.count("image_text_hidden_size")?.unwrap_or(256),
+        Kind::Align => root.count("projection_dim")?.unwrap_or(640),
         Kind::Siglip | Kind::Naflex => {
             with_tower(&root, "vision_config", kind, |cfg, _| Ok(cfg.count("hidden_size")?.unwrap_or(768)))?
         }
     };
     let mut image = with_tower(&root, "vision_config", kind, read_vision)?;
     let text = with_tower(&root, "text_config", kind, read_text)?;
+    if let ImageConfig::Trunk(trunk) = &image
+        && trunk.features() != dim
+    {
+        let reason = format!("projection_dim is {dim}, but the image tower ends with {} numbers", trunk.features());
+        return Err(bad(&path, reason));
+    }
     let preprocess = match kind {
         Kind::Siglip => read_preprocess(dir, image.size(), &processor::SIGLIP, checks)?,
         Kind::Naflex => loose_preprocess(dir, &mut image, checks)?,
+        Kind::Align => {
+            let preprocess = align::read_preprocess(dir, checks)?;
+            align::take_size(&mut image, preprocess.size);
+            preprocess
+        }
         Kind::Blip => read_preprocess(dir, image.size(), &processor::BLIP, checks)?,
         // The processor there makes pictures for the segments; its CLIP is the original one, with that one's processor.
         Kind::ClipSeg => processor::clip_at(image.size()),
@@ -127,7 +142,7 @@ fn loose_preprocess(dir: &Path, image: &mut ImageConfig, checks: Checks) -> Resu
 /// Why a kind of model is not loaded, for those that one may expect to be.
 fn why_not(kind: &str) -> &'static str {
     match kind {
-        "align" => ", whose image tower is an EfficientNet,",
+        "clip_vision_model" | "siglip_vision_model" | "clip_text_model" | "siglip_text_model" => ", one tower alone,",
         "blip-2" => ", whose pictures have 32 vectors each,",
         "bridgetower" => ", whose towers look at each other,",
         "vision-text-dual-encoder" => ", whose towers may be of any kind,",
@@ -213,6 +228,9 @@ fn read_transformer(cfg: &Object, defaults: &Defaults) -> Result<TransformerConf
 }
 
 fn read_vision(cfg: &Object, kind: Kind) -> Result<ImageConfig> {
+    if kind == Kind::Align {
+        return align::read_vision(cfg);
+    }
     if cfg.count("num_channels")?.is_some_and(|n| n != 3) {
         return Err(cfg.unsupported("num_channels"));
     }
@@ -243,7 +261,7 @@ fn read_vision(cfg: &Object, kind: Kind) -> Result<ImageConfig> {
         Pool::Attention(AttentionPool { width, heads, queries: 1, norms: false, mapped, hidden, activation })
     };
     match kind {
-        Kind::Clip | Kind::MetaClip | Kind::ClipSeg | Kind::ChineseClip | Kind::AltClip => {
+        Kind::Clip | Kind::MetaClip | Kind::ClipSeg | Kind::ChineseClip | Kind::AltClip | Kind::Align => {
             return Ok(ImageConfig::Plain(plain));
         }
         Kind::Siglip | Kind::Naflex => {
@@ -292,7 +310,9 @@ fn modern(blocks: &mut BlocksConfig) {
 
 fn read_text(cfg: &Object, kind: Kind) -> Result<TextKind> {
     match kind {
-        Kind::ChineseClip | Kind::AltClip | Kind::Blip => return read_bert(cfg, kind).map(TextKind::Reader),
+        Kind::ChineseClip | Kind::AltClip | Kind::Blip | Kind::Align => {
+            return read_bert(cfg, kind).map(TextKind::Reader);
+        }
         _ => {}
     }
     let defaults = match kind {
@@ -374,7 +394,7 @@ fn read_bert(cfg: &Object, kind: Kind) -> Result<ReaderConfig> {
             reader.norm_post = true;
             reader.pooler = Some(Pooler { width: cfg.count("project_dim")?.unwrap_or(768), tanh: false });
         }
-        Kind::Blip => reader.projection = Projection::Biased,
+        Kind::Blip | Kind::Align => reader.projection = Projection::Biased,
         _ if width == 0 => return Err(cfg.unsupported("hidden_size")),
         _ => {}
     }

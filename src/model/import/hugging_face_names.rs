@@ -28,7 +28,8 @@ impl Names {
             (Kind::Siglip | Kind::Naflex, "image") if rest.starts_with("pool.") => siglip_pool(&rest[5..]),
             (Kind::Aimv2, _) => aimv2(tower == "image", rest),
             (Kind::Blip, "image") => blip(rest),
-            (Kind::ChineseClip | Kind::AltClip | Kind::Blip, "text") => self.bert(rest),
+            (Kind::Align, "image") => Origin::Same(rest.replacen("trunk.", "vision_model.", 1)),
+            (Kind::ChineseClip | Kind::AltClip | Kind::Blip | Kind::Align, "text") => self.bert(rest),
             (Kind::ClipSeg, _) => mapped(clip(tower == "image", rest), |name| format!("clip.{name}")),
             (Kind::AltClip, "image") => {
                 let list = format!("encoder.{}.", self.image_layers);
@@ -62,6 +63,11 @@ impl Names {
     pub(super) fn is_not_a_weight(&self, name: &str) -> bool {
         let other = match self.kind {
             Kind::Blip => name.contains(".crossattention.") || name.starts_with("itm_head."),
+            Kind::Align => {
+                name.starts_with("text_model.pooler.")
+                    || name == "temperature"
+                    || name.ends_with(".num_batches_tracked")
+            }
             Kind::ClipSeg => name.starts_with("decoder.") || name == "clip.logit_scale",
             _ => false,
         };

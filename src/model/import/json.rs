@@ -117,6 +117,18 @@ impl<'a> Object<'a> {
         })
     }
 
+    /// Whole numbers above zero.
+    pub(super) fn counts(&self, key: &str) -> Result<Option<Vec<usize>>> {
+        self.typed(key, "a list of whole numbers above zero", |value| value.as_array()?.iter().map(one).collect())
+    }
+
+    /// Numbers of places in a list, counted from zero; none if the key is absent.
+    pub(super) fn places(&self, key: &str) -> Result<Vec<usize>> {
+        let place = |value: &Value| value.as_u64().and_then(|n| usize::try_from(n).ok());
+        let found = self.typed(key, "a list of places", |value| value.as_array()?.iter().map(place).collect())?;
+        Ok(found.unwrap_or_default())
+    }
+
     /// One number for all channels, or three.
     pub(super) fn channels(&self, key: &str) -> Result<Option<[f32; 3]>> {
         self.typed(key, "a number, or three", |value| match value.as_array().map(Vec::as_slice) {

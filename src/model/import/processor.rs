@@ -30,6 +30,11 @@ pub(super) const SIGLIP: Processor =
 pub(super) const BLIP: Processor =
     Processor { kinds: &["Blip"], mean: CLIP_MEAN, std: CLIP_STD, crops: false, edge: 384 };
 
+/// ImageNet's channel means.
+const IMAGENET_MEAN: [f32; 3] = [0.5; 3];
+/// Its channel deviations.
+const IMAGENET_STD: [f32; 3] = [0.5; 3];
+
 /// What CLIP's processor does by default, for pictures of this size.
 pub(super) fn clip_at(size: (usize, usize)) -> Preprocess {
     Preprocess {
@@ -70,6 +75,58 @@ pub(super) fn read_loose(dir: &Path, checks: Checks) -> Result<Preprocess> {
     })
 }
 
+/// EfficientNet's processor: both edges to one size, the centre cut out of it, and levels of several steps, which are one here.
+pub(super) fn read_efficientnet(dir: &Path, checks: Checks) -> Result<Preprocess> {
+    let (path, value) = find(dir)?;
+    let cfg = Object::root(&path, &value, checks)?;
+    for key in ["image_processor_type", "feature_extractor_type"] {
+        if cfg.text(key)?.is_some_and(|kind| !kind.starts_with("EfficientNet")) {
+            return Err(cfg.unsupported(key));
+        }
+    }
+    // The class changed its mind about the default.
+    if cfg.get("resample").is_none() {
+        return Err(bad(&path, "resample is missing; expected 2 (bilinear) or 3 (bicubic)"));
+    }
+    let factor = cfg.number("rescale_factor")?.unwrap_or(1.0 / 255.0);
+    let interpolation = filter(&cfg, 3.0)?;
+    if !(factor.is_finite() && factor > 0.0) {
+        return Err(cfg.unsupported("rescale_factor"));
+    }
+    let resized = match resize(&cfg, &Processor { edge: 346, ..SIGLIP })? {
+        Resize::Exact(height, width) => (height, width),
+        Resize::Shortest(_) => return Err(cfg.unsupported("size")),
+    };
+    let cut = match cfg.flag("do_center_crop")?.unwrap_or(false) {
+        true if cfg.get("crop_size").is_none() => (289, 289),
+        true => crop_size(&cfg)?,
+        false => resized,
+    };
+    if cut.0 > resized.0 || cut.1 > resized.1 {
+        return Err(cfg.unsupported("crop_size"));
+    }
+    // A byte b becomes b · factor − offset, then (… − mean) / deviation, then … / deviation once more.
+    let offset = if cfg.flag("rescale_offset")?.unwrap_or(false) { 1.0 } else { 0.0 };
+    let (first_mean, first_std) = (offset / (255.0 * factor), 1.0 / (255.0 * factor));
+    let (mean, std) = normalisation(&cfg, IMAGENET_MEAN, IMAGENET_STD)?;
+    let top = match cfg.flag("include_top")?.unwrap_or(true) {
+        true => cfg.channels("image_std")?.unwrap_or(IMAGENET_STD),
+        false => [1.0; 3],
+    };
+    Ok(Preprocess {
+        size: cut,
+        mean: mean.map(|mean| (first_mean + f64::from(mean) * first_std) as f32),
+        std: std::array::from_fn(|c| (first_std * f64::from(std[c]) * f64::from(top[c])) as f32),
+        interpolation,
+        resize_mode: match cut == resized {
+            true => ResizeMode::Squash,
+            false => ResizeMode::Centre { height: resized.0, width: resized.1 },
+        },
+        fill: 0,
+        rgb_first: true,
+    })
+}
+
 /// Its configuration: a file of its own, or a place inside the newer one.
 fn find(dir: &Path) -> Result<(PathBuf, Value)> {
     let plain = dir.join("preprocessor_config.json");
@@ -88,15 +145,20 @@ fn find(dir: &Path) -> Result<(PathBuf, Value)> {
 
 /// The filter, where pictures are resized and their bytes scaled to 0..1.
 fn interpolation(cfg: &Object, default: f64) -> Result<Interpolation> {
+    if cfg.number("rescale_factor")?.is_some_and(|factor| (factor * 255.0 - 1.0).abs() > 1e-6) {
+        return Err(cfg.unsupported("rescale_factor"));
+    }
+    filter(cfg, default)
+}
+
+/// The filter, where pictures are resized and their bytes scaled.
+fn filter(cfg: &Object, default: f64) -> Result<Interpolation> {
     for key in ["do_resize", "do_rescale"] {
         if cfg.flag(key)? == Some(false) {
             return Err(cfg.unsupported(key));
         }
     }
     cfg.refuse(&["do_pad"])?;
-    if cfg.number("rescale_factor")?.is_some_and(|factor| (factor * 255.0 - 1.0).abs() > 1e-6) {
-        return Err(cfg.unsupported("rescale_factor"));
-    }
     match cfg.number("resample")?.unwrap_or(default) {
         3.0 => Ok(Interpolation::Bicubic),
         2.0 => Ok(Interpolation::Bilinear),
