@@ -4,6 +4,8 @@
     python encode.py export DIR                 open_clip directories and ONNX files of ViT-B/32 (224 and 256) and ViT-B/16
     python encode.py compare DIR                measures
     python encode.py accuracy DIR               cosines with PyTorch, also for weights with outliers
+    python encode.py export DIR --trunks        the same for trunks of convolutions, images alone: MobileCLIP2-S0 and -S2, ConvNeXt-base, RN50
+    python encode.py compare DIR --trunks       measures them, in f32
     python encode.py work ENGINE THREADS DIR    answers requests, one JSON object per line (used by compare)
 
 Weights are random: this is about speed. Every engine is a process of its own, pinned to one processor, and they take turns in
@@ -24,17 +26,20 @@ from pathlib import Path
 import numpy as np
 
 MODELS = {"vit-b-32-224": ("ViT-B-32", 224), "vit-b-32-256": ("ViT-B-32-256", 256), "vit-b-16-224": ("ViT-B-16", 224)}
+TRUNKS = {"mobileclip2-s0": ("MobileCLIP2-S0", 256), "mobileclip2-s2": ("MobileCLIP2-S2", 256),
+          "convnext-base": ("convnext_base", 224), "rn50": ("RN50", 224)}
 START, END = 49406, 49407
 
 
 def size_of(model):
-    return MODELS[model][1]
+    return {**MODELS, **TRUNKS}[model][1]
 
 
-def export(directory):
+def export(directory, models):
     import open_clip
     import torch
     from safetensors.torch import save_file
+    from timm.utils import reparameterize_model
 
     class Image(torch.nn.Module):
         def __init__(self, clip):
@@ -48,9 +53,9 @@ def export(directory):
         def forward(self, x):
             return self.clip.encode_text(x)
 
-    for name, (architecture, size) in MODELS.items():
+    for name, (architecture, size) in models.items():
         to = directory / name
-        if (to / "text.onnx").is_file():
+        if (to / "text.onnx").is_file() or name in TRUNKS and (to / "image.onnx").is_file():
             continue
         to.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(7)
@@ -63,14 +68,22 @@ def export(directory):
                     p.normal_(std=0.8 * p[0].numel() ** -0.5)
                 elif key.endswith("bias"):
                     p.normal_(std=0.1)
+                elif key.endswith("gamma"):
+                    p.fill_(0.2)
         config = open_clip.get_model_config(architecture)
         (to / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
         save_file({k: v.contiguous() for k, v in clip.state_dict().items() if k != "attn_mask"}, to / "open_clip_model.safetensors")
         batch = torch.export.Dim("batch", min=1, max=64)
         tokens = torch.export.Dim("tokens", min=2, max=77)
         pixels = torch.randn(2, 3, size, size)
+        if name in TRUNKS:
+            # The branches that MobileCLIP was trained with are folded, as they are in tintype.
+            clip = reparameterize_model(clip)
         torch.onnx.export(Image(clip), (pixels,), to / "image.onnx", dynamo=False, input_names=["x"], output_names=["y"],
                           dynamic_axes={"x": {0: "batch"}}, opset_version=17)
+        if name in TRUNKS:
+            print(name, file=sys.stderr)
+            continue
         clip.attn_mask = clip.attn_mask  # the whole mask; the text below is cut by the caller
         texts = torch.randint(1, 40000, (2, 77))
         texts[:, 0], texts[:, -1] = START, END
@@ -274,11 +287,34 @@ class Worker:
 
 
 def encoder_bench():
-    files = (ROOT / "target/release/deps").glob("encode-*")
+    target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    files = (target / "release/deps").glob("encode-*")
     files = [f for f in files if os.access(f, os.X_OK) and not f.suffix]
     if not files:
         raise SystemExit("cargo bench --no-run --bench encode")
     return str(max(files, key=lambda f: f.stat().st_mtime))
+
+
+def compare_trunks(directory, rounds, cpu, isa):
+    """Milliseconds of each engine for a picture of each trunk, and how many times as fast tintype is; all of a round runs in turns."""
+    engines = ["f32", "ort-f32", "openvino-f32"]
+    lines = ["| trunk | batch | tintype | ONNX Runtime | OpenVINO | tintype : ONNX Runtime | tintype : OpenVINO |", "|---" * 7 + "|"]
+    for model in TRUNKS:
+        workers = {e: Worker(e, 1, directory, cpu, isa) for e in engines}
+        for batch in (1, 8):
+            measured = {e: [] for e in engines}
+            for _ in range(rounds):
+                for engine, worker in workers.items():
+                    answer = worker.ask(model=model, tower="image", batch=batch, runs=1, repeat=max(1, 4 // batch))
+                    measured[engine] += answer["cpu"]
+            each = {e: statistics.median(times) * 1e3 / batch for e, times in measured.items()}
+            ratios = [statistics.median(p / o for p, o in zip(measured[e], measured["f32"])) for e in engines[1:]]
+            lines.append(f"| {model} | {batch} | " + " | ".join(f"{each[e]:.1f}" for e in engines)
+                         + " | " + " | ".join(f"{r:.2f}" for r in ratios) + " |")
+            print(lines[-1], file=sys.stderr, flush=True)
+        for worker in workers.values():
+            worker.end()
+    return "\n".join(lines)
 
 
 def compare(directory, rounds, cpu, only, isa):
@@ -348,12 +384,15 @@ def main():
     parser.add_argument("--cpu", default="1")
     parser.add_argument("--engines", default="")
     parser.add_argument("--isa", default="best", help="instructions of tintype: best, avx512, avx2-vnni, avx2, portable")
+    parser.add_argument("--trunks", action="store_true", help="trunks of convolutions instead of vision transformers")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     if args.what == "export":
-        return export(args.directory)
+        return export(args.directory, TRUNKS if args.trunks else MODELS)
     if args.what == "accuracy":
         return accuracy(args.directory, args.isa)
+    if args.trunks:
+        return print(compare_trunks(args.directory, args.rounds, args.cpu, args.isa))
     before = os.getloadavg()
     engines, peaks, medians, measured = compare(args.directory, args.rounds, args.cpu, args.engines.split(",") if args.engines else [], args.isa)
     after = os.getloadavg()

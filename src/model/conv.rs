@@ -1,7 +1,7 @@
 //! Convolutions and pooling over pictures `(batch, channels, height, width)`.
 //!
 //! A 1 × 1 convolution is a product, and the others are candle's, but for depthwise ones: candle splits those into as many
-//! convolutions as there are channels.
+//! convolutions as there are channels. Trunks run on the kernels of [`cpu`](super::cpu) instead; this is their reference.
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result as TensorResult, Shape as TensorShape, Tensor};
 use rayon::prelude::*;

@@ -5,6 +5,10 @@
 //! from registers to memory. A 1 × 1 convolution in channels-last layout is the same product with a pixel as a row, so the
 //! built-in model's two towers share it with transformers of any size.
 //!
+//! Trunks of convolutions (`trunk`) work on pixels whose channels lie side by side (`pixels`), so that a 1 × 1 convolution is a
+//! product as it stands, a larger one a product over gathered pixels (`conv`), and a depthwise one a kernel over vectors of
+//! channels (`channelwise`).
+//!
 //! Invariant: this is the only part of the engine with `unsafe` arithmetic. Every function that other modules call is safe
 //! and checks its lengths once per call, outside the loops.
 
@@ -14,6 +18,8 @@ mod aligned;
 mod attention;
 mod blocks;
 mod bytes;
+mod channelwise;
+mod conv;
 mod dense;
 mod depthwise;
 mod exercise;
@@ -25,6 +31,8 @@ mod mapped;
 mod norm;
 mod packed;
 mod parts;
+mod passes;
+mod pixels;
 #[cfg(test)]
 mod plain;
 mod portable;
@@ -35,6 +43,7 @@ mod simd;
 mod source;
 mod text;
 mod tile;
+mod trunk;
 mod vision;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
@@ -47,7 +56,8 @@ pub(crate) use finish::{Activation, Epilogue};
 pub(crate) use linear::Linear;
 pub(crate) use mapped::MappedFile;
 pub(crate) use norm::LayerNorm;
-pub(crate) use packed::{Packer, resolve, supports_image, supports_text};
+pub(crate) use packed::{Packer, resolve, supports_image, supports_text, supports_trunk};
 pub use simd::Isa;
 pub(crate) use text::TextTower;
+pub(crate) use trunk::TrunkTower;
 pub(crate) use vision::VisionTower;

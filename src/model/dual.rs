@@ -7,8 +7,8 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use super::config::{ModelConfig, ReaderConfig, VitConfig};
-use super::cpu::{self, Isa, Packer, TextTower, VisionTower};
+use super::config::{ImageConfig, ModelConfig, ReaderConfig, Trunk, VitConfig};
+use super::cpu::{self, Isa, Packer, TextTower, TrunkTower, VisionTower};
 use super::encoder::{Device, EmbeddingSpace, Embeddings, Encode, EncoderOptions, PixelBatch, Precision};
 use super::head::{Features, Head};
 use super::import::{Checks, Import, import};
@@ -38,6 +38,7 @@ pub(super) struct DualEncoder {
 /// What the image tower is evaluated on.
 enum Image {
     Packed(Box<VitConfig>, Lazy<Box<VisionTower>>),
+    Trunk(Box<Trunk>, Lazy<Box<TrunkTower>>),
     Tensors(Lazy<Box<ImageTower>>),
 }
 
@@ -54,8 +55,12 @@ impl DualEncoder {
             import(dir, if options.lenient { Checks::Lenient } else { Checks::Strict })?;
         let isa = options.isa.unwrap_or_else(Isa::detect);
         let tensors = options.device != Device::Cpu || options.reference;
-        let image = match config.image.vit() {
-            Some(vit) if !tensors && cpu::supports_image(&vit) => Image::Packed(Box::new(vit), Lazy::default()),
+        let image = match (&config.image, config.image.vit()) {
+            _ if tensors => Image::Tensors(Lazy::default()),
+            (_, Some(vit)) if cpu::supports_image(&vit) => Image::Packed(Box::new(vit), Lazy::default()),
+            (ImageConfig::Trunk(trunk), _) if cpu::supports_trunk(trunk) => {
+                Image::Trunk(Box::new(trunk.clone()), Lazy::default())
+            }
             _ => Image::Tensors(Lazy::default()),
         };
         let reader = config.text.reader();
@@ -67,7 +72,7 @@ impl DualEncoder {
         // each other.
         let precision = match (&image, &text, options.precision) {
             (Image::Packed(..), Words::Packed(..), precision) => cpu::resolve(precision, isa),
-            (Image::Tensors(_), Words::Tensors(_), precision) => f32_only(dir, precision)?,
+            (Image::Tensors(_) | Image::Trunk(..), Words::Tensors(_), precision) => f32_only(dir, precision)?,
             (_, _, Precision::Int8) => f32_only(dir, options.precision)?,
             (_, _, precision) => cpu::resolve(precision, isa),
         };
@@ -103,6 +108,11 @@ impl DualEncoder {
                 let load = || self.packer.vision(config, preprocess, *dim).map(Box::new);
                 tower.get_or_load(load)?.encode(batch.as_bytes(), depth)
             }
+            Image::Trunk(config, tower) => {
+                // A trunk has no features of its own: what is asked for is always the embedding.
+                let load = || self.packer.trunk(config, preprocess, *dim).map(Box::new);
+                tower.get_or_load(load)?.encode(batch.as_bytes())
+            }
             Image::Tensors(tower) => {
                 let loader = || Loader::new(&self.weights, &self.device);
                 let load = || ImageTower::load(&loader(), image, preprocess, *dim).map(Box::new);
@@ -112,7 +122,7 @@ impl DualEncoder {
     }
 }
 
-/// The precision of candle's towers, or an error that names the one that they do not have.
+/// The one precision that a model has, or an error that names the one that was asked for.
 fn f32_only(dir: &Path, precision: Precision) -> Result<Precision> {
     let value = match precision {
         Precision::Auto | Precision::F32 => return Ok(Precision::F32),

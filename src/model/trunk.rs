@@ -1,4 +1,5 @@
-//! Image towers of convolutions, and convolutional stems of transformers. Each trunk is one file.
+//! Image towers of convolutions, and convolutional stems of transformers, on tensors. Each trunk is one file; what it loads is
+//! also what the processor's kernels are packed from ([`cpu`](super::cpu)).
 
 pub(crate) mod convnext;
 pub(crate) mod efficientnet;

@@ -246,7 +246,7 @@ mod tests {
                 let linear = ByteLinear::new(isa, inputs, &weights, &scales, &bias);
                 let from = ByteRows { bytes: &rows, stride: inputs, scale, zero };
                 let mut out = vec![1.5; count * outputs];
-                linear.apply(count, from, Out::Floats(&mut out), outputs, Epilogue { activation, add });
+                linear.apply(count, from, Out::Floats(&mut out), outputs, Epilogue { activation, add, last: false });
                 let mut small = vec![0; count * outputs];
                 let whole = outputs.is_multiple_of(16);
                 if whole {

@@ -248,7 +248,7 @@ mod tests {
                     let mut rows = Rows::new(isa, number, inputs);
                     rows.convert(&x, inputs, count);
                     let mut out = before.clone();
-                    dense.apply(count, &rows, Out::Floats(&mut out, outputs), Epilogue { activation, add });
+                    dense.apply(count, &rows, Out::Floats(&mut out, outputs), Epilogue { activation, add, last: false });
                     for i in 0..count {
                         let row = &x[i * inputs..][..inputs];
                         let total: f64 = row.iter().map(|x| f64::from(x.abs())).sum();

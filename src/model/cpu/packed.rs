@@ -28,11 +28,14 @@ use super::rows::Number;
 use super::simd::Isa;
 use super::source::Source;
 use super::text::TextTower;
+use super::trunk::TrunkTower;
 use super::vision::VisionTower;
 use crate::Result;
 use crate::image::Preprocess;
 use crate::model::Precision;
-use crate::model::config::{BlocksConfig, Padding, Place, Pool, ReaderConfig, Stem, TextPool, VitConfig};
+use crate::model::config::{
+    BlocksConfig, Padding, Place, Pool, ReaderConfig, Stem, TextPool, Trunk, TrunkKind, VitConfig,
+};
 use crate::model::weights::Weights;
 
 const MAGIC: &[u8; 8] = b"TINTPACK";
@@ -68,6 +71,11 @@ pub(crate) fn supports_image(config: &VitConfig) -> bool {
     let rotation = config.rotation.is_none() || head.is_multiple_of(4);
     let stem = !matches!(config.stem, Stem::Patches { norm: true, .. } | Stem::Loose { .. });
     supports(&config.blocks) && pool && rotation && stem && !config.spread
+}
+
+/// Whether the packed path knows this trunk of convolutions.
+pub(crate) fn supports_trunk(config: &Trunk) -> bool {
+    !matches!(config.kind, TrunkKind::EfficientNet(_))
 }
 
 /// Whether the packed path knows this text tower.
@@ -106,12 +114,17 @@ pub(crate) fn resolve(precision: Precision, isa: Isa) -> Precision {
 impl Packer {
     /// The image tower.
     pub(crate) fn vision(&self, config: &VitConfig, preprocess: &Preprocess, dim: usize) -> Result<VisionTower> {
-        self.tower("image", |source| VisionTower::take(source, config, preprocess, dim))
+        self.tower("image", self.number(), |source| VisionTower::take(source, config, preprocess, dim))
+    }
+
+    /// An image tower of convolutions, which is evaluated in f32 whatever the precision.
+    pub(crate) fn trunk(&self, config: &Trunk, preprocess: &Preprocess, dim: usize) -> Result<TrunkTower> {
+        self.tower("image", Number::F32, |source| TrunkTower::take(source, config, preprocess, dim))
     }
 
     /// The text tower.
     pub(crate) fn text(&self, config: &ReaderConfig, dim: usize) -> Result<TextTower> {
-        self.tower("text", |source| TextTower::take(source, &self.weights, config, dim))
+        self.tower("text", self.number(), |source| TextTower::take(source, &self.weights, config, dim))
     }
 
     fn number(&self) -> Number {
@@ -122,8 +135,7 @@ impl Packer {
         }
     }
 
-    fn tower<T>(&self, tower: &str, take: impl Fn(&mut Source<'_>) -> Result<T>) -> Result<T> {
-        let number = self.number();
+    fn tower<T>(&self, tower: &str, number: Number, take: impl Fn(&mut Source<'_>) -> Result<T>) -> Result<T> {
         let source = |parts| Source { isa: self.isa, number, weights: &self.weights, parts };
         let precision = match number {
             Number::F32 => "f32",

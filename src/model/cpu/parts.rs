@@ -67,6 +67,11 @@ impl Parts {
         Self::Stored(file, start)
     }
 
+    /// Whether every part is there already, and nothing will be made.
+    pub(super) fn is_stored(&self) -> bool {
+        matches!(self, Parts::Stored(..))
+    }
+
     /// The next part: `len` numbers, which `make` would fill in; it finds zeros.
     ///
     /// # Errors

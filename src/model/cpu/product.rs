@@ -10,7 +10,7 @@
 //! Invariant: the sum over one row is taken in one order, whatever the number of rows, so a picture has the same embedding
 //! alone and in a batch.
 
-use super::finish::{Epilogue, Finish, Place, Steps};
+use super::finish::{Activation, Epilogue, Finish, Place, Steps};
 use super::simd::Isa;
 use super::tile::{Format, Sums, Tile};
 
@@ -73,11 +73,11 @@ impl Panels {
     /// # Safety
     /// As [`Panels::multiply`].
     pub(super) unsafe fn multiply_part(&self, job: Job<'_>, column: usize) {
-        let slices = match job.epilogue.activation {
-            // Slices add to what the ones before left, so nothing but a sum may follow.
-            super::finish::Activation::None if matches!(job.out, Place::Floats(_)) && job.steps.is_none() => {
-                self.words.div_ceil(SLICE).max(1)
-            }
+        let Epilogue { activation, add, last } = job.epilogue;
+        // Slices add to what the ones before left, so what is activated must be the sum of all.
+        let sums = activation == Activation::None || last || !add;
+        let slices = match job.out {
+            Place::Floats(_) if job.steps.is_none() && sums => self.words.div_ceil(SLICE).max(1),
             _ => 1,
         };
         let most = self.isa.rows();
@@ -116,8 +116,12 @@ impl Panels {
                     ahead_step,
                     sums: &raw mut sums,
                 };
-                let mut epilogue = job.epilogue;
-                epilogue.add |= from > 0;
+                let epilogue = match (from > 0, to < self.words) {
+                    (false, false) => job.epilogue,
+                    (false, true) => Epilogue { add: job.epilogue.add, ..Epilogue::STORE },
+                    (true, true) => Epilogue::ADD,
+                    (true, false) => Epilogue::add_activate(job.epilogue.activation),
+                };
                 // SAFETY: the tile is within the job and `height` at most what the set has; biases, scales and sums are
                 // padded to whole panels.
                 unsafe {

@@ -7,7 +7,6 @@
 use std::sync::Mutex;
 
 use candle_core::{Device, Result as TensorResult, Tensor};
-use rayon::prelude::*;
 
 use super::aligned::Aligned;
 use super::blocks::{Blocks, Scratch};
@@ -16,6 +15,7 @@ use super::finish::Epilogue;
 use super::head::{Head, Query, QueryRoom};
 use super::norm::LayerNorm;
 use super::parts::Part;
+use super::passes::spread;
 use super::rotation::Rotation;
 use super::rows::{Number, Rows};
 use super::simd::Isa;
@@ -142,35 +142,16 @@ impl VisionTower {
             Depth::Features => (&Head::None, self.config.pooled_width()),
             Depth::Embeddings => (&self.head, self.dim),
         };
-        let count = pictures.len() / size;
-        let mut out = vec![0.0; count * dim];
         let (down, across) = self.config.grid();
         let most = (TOKENS / (down * across + 1)).max(1);
-        // As many passes for each thread, and pictures spread over them evenly: none ends long before another.
-        let passes = count.div_ceil(most).next_multiple_of(rayon::current_num_threads()).min(count);
-        let run = |(out, pictures): (&mut [f32], &[u8])| {
+        spread(pictures, size, dim, most, |pictures, out| {
             let lock = || self.free.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
             let free = lock().pop();
             let mut room = free.unwrap_or_else(|| self.room());
-            self.forward(pictures, size, (head, dim), out, &mut room)?;
+            self.forward(pictures, size, (head, dim), out, &mut room).map_err(tensor_error)?;
             lock().push(room);
             Ok(())
-        };
-        if passes <= 1 {
-            // No need to wake another thread.
-            run((&mut out, pictures)).map_err(tensor_error)?;
-        } else {
-            let mut rest = out.as_mut_slice();
-            let mut parts = Vec::with_capacity(passes);
-            for pass in 0..passes {
-                let (from, to) = (count * pass / passes, count * (pass + 1) / passes);
-                let (now, later) = rest.split_at_mut((to - from) * dim);
-                parts.push((now, &pictures[from * size..to * size]));
-                rest = later;
-            }
-            parts.into_par_iter().try_for_each(run).map_err(tensor_error)?;
-        }
-        Ok(out)
+        })
     }
 
     fn room(&self) -> Room {

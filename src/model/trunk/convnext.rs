@@ -29,29 +29,29 @@ impl ConvNextConfig {
 
 /// The network.
 #[derive(Debug)]
-pub(super) struct ConvNext {
-    stem: (Conv, Norm),
-    stages: Vec<Stage>,
-    norm: Norm,
+pub(crate) struct ConvNext {
+    pub(crate) stem: (Conv, Norm),
+    pub(crate) stages: Vec<Stage>,
+    pub(crate) norm: Norm,
 }
 
 #[derive(Debug)]
-struct Stage {
-    smaller: Option<(Norm, Conv)>,
-    blocks: Vec<Block>,
+pub(crate) struct Stage {
+    pub(crate) smaller: Option<(Norm, Conv)>,
+    pub(crate) blocks: Vec<Block>,
 }
 
 #[derive(Debug)]
-struct Block {
-    around: Conv,
-    norm: Norm,
-    up: Linear,
-    down: Linear,
-    gamma: Tensor,
+pub(crate) struct Block {
+    pub(crate) around: Conv,
+    pub(crate) norm: Norm,
+    pub(crate) up: Linear,
+    pub(crate) down: Linear,
+    pub(crate) gamma: Tensor,
 }
 
 impl ConvNext {
-    pub(super) fn load(loader: &Loader, config: &ConvNextConfig) -> Result<Self> {
+    pub(crate) fn load(loader: &Loader, config: &ConvNextConfig) -> Result<Self> {
         let eps = config.norm_eps;
         let name = |part: &str| format!("image.trunk.{part}");
         let first = config.widths[0];

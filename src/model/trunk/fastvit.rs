@@ -14,7 +14,7 @@ use crate::model::loader::Loader;
 use crate::model::transformer::attend;
 
 /// Width of an attention head, whatever the network's.
-const HEAD: usize = 32;
+pub(crate) const HEAD: usize = 32;
 
 /// Sizes of the network.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,50 +44,50 @@ impl FastVitConfig {
 
 /// The network.
 #[derive(Debug)]
-pub(super) struct FastVit {
-    stem: Vec<Conv>,
-    stages: Vec<Stage>,
-    last: Conv,
-    last_weigher: Weigher,
+pub(crate) struct FastVit {
+    pub(crate) stem: Vec<Conv>,
+    pub(crate) stages: Vec<Stage>,
+    pub(crate) last: Conv,
+    pub(crate) last_weigher: Weigher,
 }
 
 #[derive(Debug)]
-struct Stage {
-    entry: Option<(Conv, Option<Weigher>, Conv)>,
-    place: Option<Conv>,
-    blocks: Vec<Block>,
+pub(crate) struct Stage {
+    pub(crate) entry: Option<(Conv, Option<Weigher>, Conv)>,
+    pub(crate) place: Option<Conv>,
+    pub(crate) blocks: Vec<Block>,
 }
 
 #[derive(Debug)]
-struct Block {
-    mixer: Mixer,
-    around: Conv,
-    up: Conv,
-    down: Conv,
-    scale: Tensor,
+pub(crate) struct Block {
+    pub(crate) mixer: Mixer,
+    pub(crate) around: Conv,
+    pub(crate) up: Conv,
+    pub(crate) down: Conv,
+    pub(crate) scale: Tensor,
 }
 
 #[derive(Debug)]
-enum Mixer {
+pub(crate) enum Mixer {
     Depthwise { branches: Conv, norm: Conv, scale: Tensor },
     Attention { norm: BeforeAttention, qkv: Linear, out: Linear, scale: Tensor },
 }
 
 #[derive(Debug)]
-enum BeforeAttention {
+pub(crate) enum BeforeAttention {
     Batch(Conv),
     Channels(Norm),
 }
 
 /// Factors for each channel, from the means of all.
 #[derive(Debug)]
-struct Weigher {
-    down: Conv,
-    up: Conv,
+pub(crate) struct Weigher {
+    pub(crate) down: Conv,
+    pub(crate) up: Conv,
 }
 
 impl FastVit {
-    pub(super) fn load(loader: &Loader, config: &FastVitConfig) -> Result<Self> {
+    pub(crate) fn load(loader: &Loader, config: &FastVitConfig) -> Result<Self> {
         let name = |part: &str| format!("image.trunk.{part}");
         let first = config.widths[0];
         let branch = config.stem_branch;

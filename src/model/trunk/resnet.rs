@@ -34,26 +34,26 @@ impl ResNetConfig {
 
 /// The network.
 #[derive(Debug)]
-pub(super) struct ResNet {
-    stem: [Conv; 3],
-    blocks: Vec<Bottleneck>,
-    heads: usize,
-    position: Tensor,
-    q: Linear,
-    k: Linear,
-    v: Linear,
-    out: Linear,
+pub(crate) struct ResNet {
+    pub(crate) stem: [Conv; 3],
+    pub(crate) blocks: Vec<Bottleneck>,
+    pub(crate) heads: usize,
+    pub(crate) position: Tensor,
+    pub(crate) q: Linear,
+    pub(crate) k: Linear,
+    pub(crate) v: Linear,
+    pub(crate) out: Linear,
 }
 
 #[derive(Debug)]
-struct Bottleneck {
-    stride: usize,
-    convs: [Conv; 3],
-    shortcut: Option<Conv>,
+pub(crate) struct Bottleneck {
+    pub(crate) stride: usize,
+    pub(crate) convs: [Conv; 3],
+    pub(crate) shortcut: Option<Conv>,
 }
 
 impl ResNet {
-    pub(super) fn load(loader: &Loader, config: &ResNetConfig, image: (usize, usize)) -> Result<Self> {
+    pub(crate) fn load(loader: &Loader, config: &ResNetConfig, image: (usize, usize)) -> Result<Self> {
         let width = config.width;
         let name = |part: &str| format!("image.trunk.{part}");
         let stem = |i: usize, shape| loader.conv_norm(&name(&format!("conv{i}")), &name(&format!("bn{i}")), shape);
