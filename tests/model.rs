@@ -357,8 +357,7 @@ fn keys_that_would_change_the_vectors_are_refused_by_name() {
 fn kinds_that_are_not_loaded_are_refused_with_the_reason() {
     let temp = tempfile::tempdir().unwrap();
     for (kind, reason) in [
-        ("siglip2", "no fixed size"),
-        ("align", "EfficientNet"),
+        ("clip_vision_model", "one tower alone"),
         ("blip-2", "32 vectors"),
         ("bridgetower", "look at each other"),
         ("vision-text-dual-encoder", "any kind"),
