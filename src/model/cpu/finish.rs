@@ -41,7 +41,7 @@ impl Activation {
                     let z = S::min(S::max(z, S::splat(-3.9)), S::splat(3.9));
                     let square = S::mul(z, z);
                     let mut over = S::splat(2.011_869e-8);
-                    for c in [-1.996_930_1e-6, 1.474_757_3e-4, 3.896_31e-3, 5.114_899_2e-2, 0.204_225_57, 1.128_378_8] {
+                    for c in [-1.996_93e-6, 1.474_757_3e-4, 3.896_31e-3, 5.114_899_2e-2, 0.204_225_57, 1.128_378_8] {
                         over = S::fma(over, square, S::splat(c));
                     }
                     let mut under = S::splat(1.006_611e-3);
