@@ -321,3 +321,29 @@ fn a_cosine_of_distributions_is_the_score_of_their_original() {
     println!("scores from {least} to {most}, off by {off} at most");
     assert!(off < 1e-5, "off by {off}");
 }
+
+#[test]
+fn packed_trunks_come_back_from_the_cache_as_they_were() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/encoders");
+    let inputs = Inputs::read(&folder);
+    for model in ["RN50", "convnext_base", "MobileCLIP-S1", "MobileCLIP2-S3"] {
+        let cache = tempfile::tempdir().unwrap();
+        let options = EncoderOptions::default().precision(Precision::F32).cache(cache.path());
+        let encode = || {
+            let encoder = Encoder::load_with(&folder.join(model), &options).unwrap();
+            let preprocess = encoder.preprocess();
+            let mut batch = PixelBatch::new(preprocess.size.0, preprocess.size.1);
+            let photo = Photo::decode(&inputs.pictures[0], &DecodeOptions::default()).unwrap();
+            batch.push(&preprocess.apply(&photo).unwrap());
+            encoder.encode_images(&batch).unwrap()
+        };
+        let made = encode();
+        let files = |dir: &Path| -> Vec<PathBuf> { fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).collect() };
+        let [file] = files(cache.path()).try_into().unwrap();
+        let (bytes, written) = (fs::read(&file).unwrap(), fs::metadata(&file).unwrap().modified().unwrap());
+        assert_eq!(made.as_slice(), encode().as_slice(), "{model}");
+        // It was found and not made again.
+        assert_eq!(fs::metadata(&file).unwrap().modified().unwrap(), written, "{model}");
+        assert_eq!(fs::read(&file).unwrap(), bytes, "{model}");
+    }
+}
