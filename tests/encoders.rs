@@ -330,7 +330,7 @@ fn packed_trunks_come_back_from_the_cache_as_they_were() {
         let cache = tempfile::tempdir().unwrap();
         let options = EncoderOptions::default().precision(Precision::F32).cache(cache.path());
         let encode = || {
-            let encoder = Encoder::load_with(&folder.join(model), &options).unwrap();
+            let encoder = Encoder::load_with(folder.join(model), &options).unwrap();
             let preprocess = encoder.preprocess();
             let mut batch = PixelBatch::new(preprocess.size.0, preprocess.size.1);
             let photo = Photo::decode(&inputs.pictures[0], &DecodeOptions::default()).unwrap();
