@@ -218,17 +218,18 @@ impl Request<'_> {
     }
 }
 
-/// The share of a part's rows that may be found, from a sample. Keys are read from the key table, where they lie close together.
+/// The share of a part's rows that may be found, from a sample. Keys are read from the key table, where they lie close together:
+/// one out of each of equal stretches, not at the same place of each, because keys are often dense and filters periodic.
 fn passing(part: &Part, passes: Passes<'_>) -> Result<f32> {
     let table = part.segment.key_table()?;
-    let step = (table.len() / ASKED as usize).max(1);
-    let (mut asked, mut passed) = (0u32, 0u32);
-    for entry in table.iter().step_by(step) {
-        let (key, row) = key_and_row(entry);
-        asked += 1;
-        passed += u32::from(!part.removed.contains(row) && passes(key));
-    }
-    Ok(passed as f32 / asked.max(1) as f32)
+    let asked = (ASKED as usize).min(table.len());
+    let passed = (0..asked).filter(|&at| {
+        let stretch = at * table.len() / asked..(at + 1) * table.len() / asked;
+        let along = ((at as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as usize;
+        let (key, row) = key_and_row(&table[stretch.start + along % stretch.len()]);
+        !part.removed.contains(row) && passes(key)
+    });
+    Ok(passed.count() as f32 / asked.max(1) as f32)
 }
 
 macro_rules! request_setters {
@@ -320,5 +321,38 @@ impl<'a, Q: AsRef<[f32]> + Sync> SearchBatch<'a, Q> {
     /// As [`Search::run`], for one of the queries that fail.
     pub fn run(self) -> Result<Vec<Vec<Neighbor>>> {
         self.queries.par_iter().map(|q| self.request.run(self.reader, q.as_ref())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Index, Metric};
+
+    #[test]
+    fn a_periodic_filter_over_dense_keys_is_sampled_as_what_it_passes() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config { dim: 2, metric: Metric::L2, links: 4, build_ef: 8, ..Config::default() };
+        let mut writer = Index::create(dir.path(), config).unwrap().writer().unwrap();
+        for key in 0..20_000 {
+            writer.add(key, &[(key % 141) as f32, (key / 141) as f32]).unwrap();
+        }
+        writer.commit().unwrap();
+        let reader = Index::open(dir.path()).unwrap().reader().unwrap();
+        let [part] = reader.parts() else { panic!("one graph of all") };
+        for every in [2, 3, 5, 10, 20, 50, 64, 100] {
+            for rest in [0, 1, every - 1] {
+                let expected = 1.0 / every as f32;
+                let passing = passing(part, &|key| key % every == rest).unwrap();
+                let deviation = (expected * (1.0 - expected) / ASKED as f32).sqrt();
+                assert!((passing - expected).abs() < 3.0 * deviation, "one of {every}: {passing}");
+                let plan = plan(part, Target::Ef(30), 10, passing, true, 0.0);
+                match every {
+                    2..=5 => assert!(matches!(plan, Plan::Walk(_)), "one of {every}: {plan:?}"),
+                    50.. => assert_eq!(plan, Plan::Scan, "one of {every}"),
+                    _ => {}
+                }
+            }
+        }
     }
 }

@@ -1,8 +1,10 @@
 //! Large enough for a graph: recall, determinism, duplicates, removal.
 
-use tintype_index::{Config, Index, KeySet, Metric};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::support::{Model, embeddings};
+use tintype_index::{Config, Index, Key, KeySet, Metric};
+
+use crate::support::{Model, Random, embeddings};
 
 fn build(vectors: &[Vec<f32>], metric: Metric) -> (tempfile::TempDir, Index, Model) {
     let dir = tempfile::tempdir().unwrap();
@@ -100,25 +102,42 @@ fn removed_vectors_do_not_come_back_and_recall_stays() {
 
 #[test]
 fn filters_keep_recall_at_every_selectivity() {
-    let all = embeddings(20_050, 24, 15);
+    let all = embeddings(20_040, 24, 15);
     let (vectors, queries) = all.split_at(20_000);
     let (_dir, index, model) = build(vectors, Metric::Cosine);
     let reader = index.reader().unwrap();
-    for every in [2, 10, 100, 1000, 100_000] {
+    let check = |every: u64, passes: &(dyn Fn(Key) -> bool + Sync)| {
         let mut allowed = model.clone();
-        allowed.vectors.retain(|key, _| key % every == 1);
+        allowed.vectors.retain(|key, _| passes(*key));
         let set: KeySet = allowed.vectors.keys().copied().chain([1 << 40]).collect();
+        let asked = AtomicUsize::new(0);
         let recall = |q: &Vec<f32>| {
-            let found = reader.search(q).filter(|key| key % every == 1).run().unwrap();
-            assert!(found.iter().all(|n| n.key % every == 1));
+            let counted = |key| {
+                asked.fetch_add(1, Ordering::Relaxed);
+                passes(key)
+            };
+            let found = reader.search(q).filter(counted).run().unwrap();
+            assert!(found.iter().all(|n| passes(n.key)));
             let listed = reader.search(q).among(&set).recall(1.0).run().unwrap();
             allowed.assert_exact(q, 10, &listed);
-            assert_eq!(listed, reader.search(q).filter(|key| key % every == 1).recall(1.0).run().unwrap());
+            assert_eq!(listed, reader.search(q).filter(passes).recall(1.0).run().unwrap());
             allowed.recall(q, 10, &found).min(allowed.recall(q, 10, &reader.search(q).among(&set).run().unwrap()))
         };
         let recall = queries.iter().map(recall).sum::<f64>() / queries.len() as f64;
         assert!(recall > 0.93, "one of {every}: {recall}");
+        // Who scans asks about every key.
+        let scans = asked.into_inner() / vectors.len();
+        match every {
+            2 | 4 => assert!(scans < queries.len() / 10, "one of {every}: {scans} scans"),
+            100.. => assert_eq!(scans, queries.len(), "one of {every}"),
+            _ => {}
+        }
+    };
+    for every in [2, 4, 10, 100, 1000] {
+        check(every, &|key| key % every == 1);
+        check(every, &|key| Random(key).below(every) == 1);
     }
+    check(100_000, &|key| key == 1);
 }
 
 #[test]
