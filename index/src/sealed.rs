@@ -6,13 +6,12 @@
 
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::{Error, Result};
-use crate::format::{ALIGN, BLOCK, Footer};
+use crate::format::{ALIGN, BLOCK, FOOTER, Footer};
 use crate::storage::{Bytes, NewFile};
 
 /// A mapped segment.
@@ -22,7 +21,7 @@ pub(crate) struct Sealed {
     /// Where the checksums begin, which is where the checked bytes end.
     sums: usize,
     sums_checksum: u64,
-    sums_sound: OnceLock<bool>,
+    sums_sound: AtomicBool,
     checked: Vec<AtomicU64>,
 }
 
@@ -31,7 +30,7 @@ impl Sealed {
     pub(crate) fn new(path: PathBuf, bytes: Bytes, sums: usize, sums_checksum: u64) -> Sealed {
         let words = sums.div_ceil(BLOCK).div_ceil(64);
         let checked = (0..words).map(|_| AtomicU64::new(0)).collect();
-        Sealed { path, bytes, sums, sums_checksum, sums_sound: OnceLock::new(), checked }
+        Sealed { path, bytes, sums, sums_checksum, sums_sound: AtomicBool::new(false), checked }
     }
 
     /// The bytes, unchecked.
@@ -69,8 +68,11 @@ impl Sealed {
     fn check_block(&self, block: usize) -> Result<()> {
         let blocks = self.sums.div_ceil(BLOCK);
         let table = &self.bytes[self.sums..self.sums + 8 * blocks];
-        if !*self.sums_sound.get_or_init(|| xxh3_64(table) == self.sums_checksum) {
-            return Err(Error::corrupt(&self.path, "wrong checksum of the table of checksums"));
+        if !self.sums_sound.load(Ordering::Relaxed) {
+            if xxh3_64(table) != self.sums_checksum {
+                return Err(Error::corrupt(&self.path, "wrong checksum of the table of checksums"));
+            }
+            self.sums_sound.store(true, Ordering::Relaxed);
         }
         let start = block * BLOCK;
         let end = self.sums.min(start + BLOCK);
@@ -96,8 +98,14 @@ impl Sealed {
         self.bytes.len()
     }
 
-    /// Checks every byte anew, whatever was checked before.
+    /// The footer, unchecked: what follows the checksums.
+    pub(crate) fn footer(&self) -> &[u8] {
+        &self.bytes[self.bytes.len().saturating_sub(FOOTER)..]
+    }
+
+    /// Checks every byte before the footer anew, whatever was checked before.
     pub(crate) fn verify(&self) -> Vec<Error> {
+        self.sums_sound.store(false, Ordering::Relaxed);
         self.checked.iter().for_each(|word| word.store(0, Ordering::Relaxed));
         let blocks = 0..self.sums.div_ceil(BLOCK);
         blocks.filter_map(|block| self.check_block(block).err()).collect()

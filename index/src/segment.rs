@@ -235,7 +235,12 @@ impl Segment {
 
     /// Checks every byte of the file anew.
     pub(crate) fn verify_bytes(&self) -> Vec<Error> {
-        self.file.verify()
+        self.uppers_sound.store(false, Ordering::Relaxed);
+        match Footer::decode(self.file.footer()) {
+            Ok(_) if Footer::checksum(self.file.footer()) == self.checksum => self.file.verify(),
+            Ok(_) => vec![Error::corrupt(self.path(), "not the footer that it was opened with")],
+            Err(refusal) => vec![refused(refusal, self.path().clone())],
+        }
     }
 }
 

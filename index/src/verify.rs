@@ -48,9 +48,9 @@ impl VerifyReport {
             problems: Vec::new(),
         };
         // What is open was right when it was opened; whether the disk still says so is another question. A later commit may have
-        // replaced the files meanwhile, which is no damage.
-        match manifest::read(reader.storage()) {
-            Ok(Some(data)) if data.generation == reader.generation() && data != *reader.data() => {
+        // replaced the files meanwhile, which is no damage. The rows that are removed are read here.
+        match manifest::load(reader.storage()) {
+            Ok((data, _)) if data.generation == reader.generation() && data != *reader.data() => {
                 let path = reader.storage().path(crate::format::MANIFEST);
                 report.problems.push(Error::corrupt(path, "not the manifest that this reader was opened with"));
             }

@@ -1,5 +1,6 @@
 //! Any byte flipped, any file cut: an error or the right answer.
 
+use std::io::{Seek, SeekFrom, Write};
 use std::sync::Arc;
 
 use tintype_index::{Config, Error, Index, Key, Metric, Neighbor, Result};
@@ -121,5 +122,30 @@ fn a_missing_file_is_noticed() {
         let damaged = storage.copy();
         tintype_index::storage::Storage::remove(&damaged, &name).unwrap();
         assert!(matches!(ask(&damaged, &[]), Err(Error::Corrupt { .. })), "{name}");
+    }
+}
+
+#[test]
+fn a_check_reads_again_what_was_sound_when_it_was_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let storage = small();
+    for name in storage.names() {
+        std::fs::write(dir.path().join(&name), storage.bytes(&name)).unwrap();
+    }
+    let reader = Index::open(dir.path()).unwrap().reader().unwrap();
+    assert!(reader.verify().unwrap().is_clean());
+    for name in storage.names() {
+        let mut file = std::fs::File::options().write(true).open(dir.path().join(&name)).unwrap();
+        let bytes = storage.bytes(&name);
+        let mut put = |at: usize, byte: u8| {
+            file.seek(SeekFrom::Start(at as u64)).unwrap();
+            file.write_all(&[byte]).unwrap();
+        };
+        for (at, &byte) in bytes.iter().enumerate() {
+            put(at, byte ^ 1);
+            assert!(!reader.verify().unwrap().is_clean(), "byte {at} of {name}");
+            put(at, byte);
+        }
+        assert!(reader.verify().unwrap().is_clean(), "{name}");
     }
 }
