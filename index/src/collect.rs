@@ -136,7 +136,8 @@ impl graph::Upper for MappedUpper<'_> {
     }
 }
 
-/// Gathers at most `width` candidates of a part, plus their twins, by walking its graph. `false` if the walk gave up.
+/// Gathers at most `width` candidates of a part, plus their twins, by walking its graph. `false` if the walk gave up: after `budget`
+/// distances under a filter, or as many twins that were refused.
 pub(crate) fn walk(
     (at, part): (u32, &Part),
     kernels: &Kernels,
@@ -156,6 +157,8 @@ pub(crate) fn walk(
     let level = Mapped(segment, records);
     let accepts = |row: u32| !part.removed.contains(row) && passes.is_none_or(|passes| passes(records.key(row)));
     let gone = part.removed.count();
+    // Equal vectors may be as many as there are, and all but the last may be refused.
+    let mut refusals = budget.max(1);
     // With few rows removed at random a wider plain walk is cheaper than one that asks at every step.
     if passes.is_none() && gone <= segment.count() / 2 {
         let wider = |width: usize| width.saturating_mul(segment.count() as usize) / part.live().max(1) as usize;
@@ -174,7 +177,8 @@ pub(crate) fn walk(
                 if accepts(row) {
                     return true;
                 }
-                next = records.twin(row);
+                next = records.twin(row).filter(|_| refusals > 0);
+                refusals -= usize::from(next.is_some());
             }
             false
         };
@@ -183,10 +187,11 @@ pub(crate) fn walk(
         if let Some(error) = failed {
             return Err(error);
         }
-        if !done {
+        if !done || refusals == 0 {
             return Ok(false);
         }
     }
+    let before = work.candidates.len();
     // All that a wide walk found may be looked at, so that bursts, whose codes are equal, are told apart.
     let (mut taken, width) = (0, width.max(ef));
     for (score, row) in work.scratch.pool.iter() {
@@ -197,11 +202,17 @@ pub(crate) fn walk(
         let mut twins = 0;
         while let Some(row) = next.filter(|_| twins < width) {
             segment.check_record(row)?;
-            if accepts(row) {
+            let accepted = accepts(row);
+            if accepted {
                 work.candidates.push(Candidate { score, part: at, row });
                 twins += 1;
             }
-            next = records.twin(row);
+            next = records.twin(row).filter(|_| refusals > 0);
+            refusals -= usize::from(next.is_some() && !accepted);
+        }
+        if refusals == 0 {
+            work.candidates.truncate(before);
+            return Ok(false);
         }
         taken += usize::from(twins > 0);
     }
