@@ -83,15 +83,27 @@ impl Directory {
         Directory { path: path.as_ref().into() }
     }
 
-    /// Makes the directory at `path` where it is missing, parents included, and syncs its name.
+    /// Makes the directory at `path` where it is missing, parents included, and syncs the names of all that it made.
     pub fn create(path: impl AsRef<Path>) -> io::Result<Directory> {
         let path = path.as_ref();
+        let holders = holders(path);
         fs::create_dir_all(path)?;
+        // Who made it before may not have come to this.
         if let Some(parent) = path.canonicalize()?.parent() {
             sync_directory(parent)?;
         }
+        holders.iter().try_for_each(|holder| sync_directory(holder))?;
         Ok(Directory::new(path))
     }
+}
+
+/// Directories in which a name will be new once the directory at `path` is made with all its parents; its own parent, which is
+/// the last, is left out.
+fn holders(path: &Path) -> Vec<PathBuf> {
+    let named = |dir: &&Path| !dir.as_os_str().is_empty();
+    let missing = path.ancestors().skip(1).take_while(named).take_while(|dir| !dir.exists());
+    let holder = |dir: &Path| dir.parent().filter(named).unwrap_or(Path::new(".")).into();
+    missing.map(holder).collect()
 }
 
 /// A directory is synced like a file where the system has such a thing; Windows has not, and journals names itself.
@@ -181,5 +193,21 @@ impl Storage for Directory {
 
     fn path(&self, name: &str) -> PathBuf {
         if name.is_empty() { self.path.clone() } else { self.path.join(name) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_directory_that_gets_a_new_name_is_known() {
+        let dir = tempfile::tempdir().unwrap();
+        let deep = dir.path().join("a/b/c");
+        assert_eq!(holders(&deep), [dir.path().join("a"), dir.path().into()]);
+        assert_eq!(holders(Path::new("no-such-parent/index")), [Path::new(".")]);
+        Directory::create(&deep).unwrap();
+        Directory::create(&deep).unwrap();
+        assert!(deep.is_dir() && holders(&deep).is_empty());
     }
 }
