@@ -38,7 +38,7 @@ const CAUTION: f32 = 0.72;
 
 /// Cost of a walk of a width.
 pub(crate) fn walk_cost(ef: usize) -> usize {
-    WALK * (ENTRY + PER_EF * ef)
+    PER_EF.saturating_mul(ef).saturating_add(ENTRY).saturating_mul(WALK)
 }
 
 /// What to do with a part.
@@ -102,7 +102,8 @@ pub(crate) fn plan(part: &Part, target: Target, k: usize, passing: f32, filtered
         Target::Recall(recall) => width(part, recall, elsewhere).map(|ef| widened(ef, k)),
         Target::Exact => None,
     };
-    let Some(ef) = ef.map(|ef| ef.max(k.div_ceil(2))) else { return Plan::Scan };
+    // More than all are never expanded.
+    let Some(ef) = ef.map(|ef| ef.max(k.div_ceil(2)).min(count)) else { return Plan::Scan };
     let ask = if filtered { count * ASK_TENTHS / 10 } else { 0 };
     let scan = ask + (passing * count as f32) as usize;
     let walk = walk_cost((ef as f32 / passing) as usize);
