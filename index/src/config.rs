@@ -11,7 +11,8 @@ pub enum Rows {
     #[default]
     F32,
     /// 2 bytes per number: half the disk, scores to about three decimal places. Where neighbours are as near to each other as in a
-    /// series of pictures, one or two of a hundred change places with others.
+    /// series of pictures, one or two of a hundred change places with others. Vectors are rounded when they enter, and a search
+    /// that is exact is so for what they became. Numbers beyond 65,504 are refused, those below 0.000,000,03 become zero.
     F16,
 }
 
@@ -22,6 +23,20 @@ impl Rows {
             Rows::F32 => 4,
             Rows::F16 => 2,
         }
+    }
+
+    /// Brings a vector into the form in which it will be read back, so that its code is one of what is stored.
+    pub(crate) fn round(self, vector: &mut [f32]) -> Result<()> {
+        if self == Rows::F16 {
+            for (position, x) in vector.iter_mut().enumerate() {
+                let rounded = half::f16::from_f32(*x);
+                if rounded.is_infinite() {
+                    return Err(Error::TooLarge { position, value: *x });
+                }
+                *x = rounded.to_f32();
+            }
+        }
+        Ok(())
     }
 }
 

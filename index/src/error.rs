@@ -74,6 +74,16 @@ pub enum Error {
         /// The number.
         value: f32,
     },
+    /// A number that rows of half precision cannot hold.
+    #[error(
+        "number {position} of the vector is {value}; rows of f16 hold up to 65504: scale the vectors, or make the index with Rows::F32"
+    )]
+    TooLarge {
+        /// Position of the offending number.
+        position: usize,
+        /// The number.
+        value: f32,
+    },
     /// A vector of length zero has no direction, so no cosine.
     #[error("the vector is zero; cosine needs a direction")]
     ZeroVector,

@@ -98,12 +98,13 @@ impl Writer {
     /// vectors are held in memory up to 64 MiB ([`Writer::hold`]), then written to a file.
     ///
     /// # Errors
-    /// [`Error::Dimension`], [`Error::NotFinite`], [`Error::ZeroVector`] (cosine only), [`Error::Poisoned`]: nothing is changed
-    /// then. [`Error::Io`] if memory was full and the file could not be written: the vector is added nevertheless.
+    /// [`Error::Dimension`], [`Error::NotFinite`], [`Error::TooLarge`] (f16 only), [`Error::ZeroVector`] (cosine only),
+    /// [`Error::Poisoned`]: nothing changes then. [`Error::Io`] if memory was full and a file not written: it is added all the same.
     pub fn add(&mut self, key: Key, vector: &[f32]) -> Result<()> {
         self.usable()?;
         let dim = self.data.config.dim;
-        let vector = self.data.config.metric.admit(vector, dim)?;
+        let mut vector = self.data.config.metric.admit(vector, dim)?;
+        self.data.config.rows.round(&mut vector)?;
         if let Some(&at) = self.places.get(&key) {
             self.pending.numbers[at as usize * dim..][..dim].copy_from_slice(&vector);
             return Ok(());

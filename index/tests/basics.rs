@@ -148,6 +148,40 @@ fn half_precision_rows_take_half_the_room_and_keep_their_neighbours() {
 }
 
 #[test]
+fn half_precision_refuses_what_it_cannot_hold() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = Index::create(dir.path(), Config { rows: Rows::F16, ..config(2, Metric::Dot) }).unwrap();
+    let mut writer = index.writer().unwrap();
+    assert!(matches!(writer.add(1, &[1.0, -70_000.0]), Err(Error::TooLarge { position: 1, .. })));
+    assert!(writer.is_empty());
+    writer.add(1, &[1.0, 65_504.0]).unwrap();
+    writer.add(2, &[1.0, 0.1]).unwrap();
+    writer.commit().unwrap();
+    writer.remove(2).unwrap();
+    writer.compact().unwrap();
+    assert_eq!(index.reader().unwrap().get(1).unwrap().unwrap(), [1.0, 65_504.0]);
+}
+
+#[test]
+fn an_exact_answer_is_exact_for_rows_that_were_rounded() {
+    // Half precision has steps of 2 here, which is far more than the codes leave out.
+    let mut random = Random(8);
+    let mut vector = || (0..4).map(|_| 2_048.0 + random.below(1_000) as f32 / 100.0).collect::<Vec<f32>>();
+    let dir = tempfile::tempdir().unwrap();
+    let index = Index::create(dir.path(), Config { rows: Rows::F16, ..config(4, Metric::L2) }).unwrap();
+    let mut writer = index.writer().unwrap();
+    (0..400).for_each(|key| writer.add(key, &vector()).unwrap());
+    writer.commit().unwrap();
+    let reader = index.reader().unwrap();
+    let vectors = reader.keys().map(|key| key.map(|key| (key, reader.get(key).unwrap().unwrap())));
+    let model = Model { metric: Metric::L2, vectors: vectors.collect::<Result<_, _>>().unwrap() };
+    for _ in 0..40 {
+        let query = vector();
+        model.assert_exact(&query, 7, &reader.search(&query).k(7).recall(1.0).run().unwrap());
+    }
+}
+
+#[test]
 fn a_search_by_key_leaves_the_key_out() {
     let dir = tempfile::tempdir().unwrap();
     let index = Index::create(dir.path(), config(16, Metric::Cosine)).unwrap();
