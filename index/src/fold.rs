@@ -51,8 +51,9 @@ impl Fold {
         let mut sum = u64::from(added);
         let small = |part: &&Part| !part.segment.has_graph() && part.segment.count() < self.flat && !taken(part);
         let carried = parts.iter().rev().take_while(small).take_while(|part| {
-            let carries = u64::from(part.live()) <= 2 * sum;
-            sum += u64::from(part.live());
+            let live = u64::from(part.live());
+            let carries = live <= 2 * sum && sum + live <= u64::from(self.most);
+            sum += live;
             carries
         });
         carried.count()
@@ -67,7 +68,8 @@ impl Fold {
 
     /// The parts to be merged into one graph, by place; empty if nothing is due.
     pub(crate) fn due(self, parts: &[Part]) -> Vec<usize> {
-        let flat = || (0..parts.len()).filter(|&at| !parts[at].segment.has_graph());
+        let fits = |part: &Part| part.live() <= self.most;
+        let flat = || (0..parts.len()).filter(|&at| !parts[at].segment.has_graph() && fits(&parts[at]));
         let mut sum: u64 = flat().map(|at| u64::from(parts[at].live())).sum();
         let mut chosen: Vec<usize> = Vec::new();
         if sum > u64::from(self.limit(parts)) {
@@ -97,7 +99,7 @@ impl Fold {
             let worn = |part: &Part| {
                 part.removed.count() > self.graph
                     && part.removed.count() > part.segment.count() / REMOVED_SHARE
-                    && part.live() <= self.most
+                    && fits(part)
             };
             chosen.extend((0..parts.len()).find(|&at| worn(&parts[at])));
         }

@@ -20,6 +20,8 @@ use crate::vectors::Shape;
 
 /// Bytes of added vectors that are held in memory unless [`Writer::hold`] says otherwise.
 const HELD: usize = 64 << 20;
+/// What an added vector takes besides its numbers: its key, and its place in a hash table that is half empty.
+const BESIDE: usize = 8 + 40;
 
 /// Changes an index: adds, replaces and removes vectors, and makes the changes durable at [`Writer::commit`]. Holds the writer
 /// lock until dropped; what was not committed is dropped with it.
@@ -114,21 +116,23 @@ impl Writer {
         self.pending.keys.push(key);
         self.pending.numbers.extend_from_slice(&vector);
         self.changed = true;
-        if self.pending.numbers.len() * 4 >= self.held {
+        let held = self.pending.keys.len() * (4 * dim + BESIDE);
+        if held >= self.held || self.pending.len() >= self.fold.most {
             self.flush()?;
         }
         Ok(())
     }
 
-    /// Sets how many bytes of added vectors are held in memory before they go to a file, 64 MiB by default. Less saves memory and
-    /// costs more files, which the writer merges as it goes.
+    /// Sets how many bytes of added vectors, keys included, are held in memory before they go to a file, 64 MiB by default. Less
+    /// saves memory and costs more files, which the writer merges as it goes.
     pub fn hold(&mut self, bytes: usize) {
         self.held = bytes;
     }
 
     /// Bounds the memory of the building of graphs. Beyond it there will be several graphs instead of one, each of which is
     /// searched: about 1,130 bytes per vector of 512 numbers while a graph is built, taking another over included. Not less than
-    /// 32,768 vectors' worth, and [`Writer::compact`] makes one graph whatever it takes. Unbounded by default.
+    /// 32,768 vectors' worth, and [`Writer::compact`] makes one graph whatever it takes. Unbounded by default. Set it before vectors
+    /// are added: a file that was written with more of them than fit is scanned until more is allowed.
     pub fn graph_memory(&mut self, bytes: u64) {
         let Config { dim, links, .. } = self.data.config;
         self.fold = self.fold.within(bytes, Shape::filled(dim, links));

@@ -27,7 +27,9 @@ fn dimensions_from_1_to_4096_keep_their_neighbours() {
         let slack = |score: f64| (if rows == Rows::F32 { 1e-4 } else { 2e-3 }) * (1.0 + score.abs());
         for query in queries {
             let expected = model.nearest(query, 10);
-            for found in [reader.search(query).recall(1.0).run().unwrap(), reader.search(query).ef(300).run().unwrap()]
+            let exact = reader.search(query).recall(1.0).run().unwrap();
+            for found in
+                [exact].into_iter().chain([300, usize::MAX].map(|ef| reader.search(query).ef(ef).run().unwrap()))
             {
                 assert_eq!(found.len(), 10, "dim {dim}");
                 for (f, e) in found.iter().zip(&expected) {
@@ -163,6 +165,42 @@ fn many_equal_vectors_cut_no_other_off() {
         let report = index.reader().unwrap().verify().unwrap();
         assert!(report.is_clean() && report.graphs == 1, "{report:?}");
     }
+}
+
+#[test]
+fn keys_count_among_what_is_held() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = Index::create(dir.path(), Config { dim: 1, metric: Metric::L2, ..Config::default() }).unwrap();
+    let mut writer = index.writer().unwrap();
+    writer.hold(4_000);
+    let files = || std::fs::read_dir(dir.path()).unwrap().count();
+    let before = files();
+    // A number takes four bytes, its key and what finds it again ten times as many.
+    (0..100).for_each(|key| writer.add(key, &[key as f32]).unwrap());
+    assert!(files() > before);
+}
+
+#[test]
+fn vectors_that_come_at_once_make_graphs_within_their_memory_too() {
+    let vectors = embeddings(3_000, 4, 6);
+    let build = |memory: Option<u64>| {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config { dim: 4, links: 8, build_ef: 32, ..Config::default() };
+        let index = Index::create(dir.path(), config).unwrap();
+        let mut writer = index.writer().unwrap();
+        writer.fold_at(200, 100);
+        // Too late for what was added already: that stays without a graph.
+        (0..).zip(&vectors[..500]).for_each(|(key, vector)| writer.add(key, vector).unwrap());
+        memory.into_iter().for_each(|bytes| writer.graph_memory(bytes));
+        (500..).zip(&vectors[500..]).for_each(|(key, vector)| writer.add(key, vector).unwrap());
+        writer.commit().unwrap();
+        let report = index.reader().unwrap().verify().unwrap();
+        assert!(report.is_clean() && report.vectors == 3_000, "{report:?}");
+        (report.graphs, report.segments)
+    };
+    assert_eq!(build(None), (1, 1));
+    // Six of 400 vectors, the least; what came before, and what is too little for one.
+    assert_eq!(build(Some(1)), (6, 8));
 }
 
 #[test]
