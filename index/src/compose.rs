@@ -59,6 +59,23 @@ impl Source for Pending {
     }
 }
 
+/// One source after another.
+pub(crate) struct Both<'a>(pub(crate) &'a dyn Source, pub(crate) &'a dyn Source);
+
+impl Source for Both<'_> {
+    fn len(&self) -> u32 {
+        self.0.len() + self.1.len()
+    }
+
+    fn key(&self, at: u32) -> Result<Key> {
+        if at < self.0.len() { self.0.key(at) } else { self.1.key(at - self.0.len()) }
+    }
+
+    fn vector(&self, at: u32, into: &mut Vec<f32>) -> Result<()> {
+        if at < self.0.len() { self.0.vector(at, into) } else { self.1.vector(at - self.0.len(), into) }
+    }
+}
+
 /// More rows than this would not leave a bit of a row number for the walk's marks.
 const MOST: usize = (1 << 31) - 1;
 

@@ -103,8 +103,8 @@ pub enum Error {
         /// What is allowed.
         expected: &'static str,
     },
-    /// An earlier commit failed where its outcome on disk is not known.
-    #[error("{}: an earlier commit failed and its outcome is not known; drop this writer and open a new one", path.display())]
+    /// An earlier commit failed where it is not known what is on disk.
+    #[error("{}: an earlier commit failed and what is on disk is not known; drop this writer and open a new one", path.display())]
     Poisoned {
         /// The index directory.
         path: PathBuf,

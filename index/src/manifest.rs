@@ -3,6 +3,9 @@
 //! A commit writes new files under new names, syncs them, syncs their names, writes the new manifest beside the old one, syncs it,
 //! renames it over the old one and syncs the rename. Every state in which a crash can leave the directory therefore shows the
 //! old manifest with all its files or the new one with all of its own; a log would only add a second story to recover from.
+//!
+//! Which of the two the medium shows is not known before the last sync, and whoever opens the index after a writer that did not get
+//! there sees the new one. So the next writer publishes the manifest once more before it builds on it.
 
 use std::collections::HashSet;
 use std::io;
@@ -68,43 +71,52 @@ fn open_parts(storage: &dyn Storage, data: &ManifestData) -> Result<Vec<Part>> {
 /// Why a manifest was not published.
 pub(crate) struct Failed {
     pub(crate) error: Error,
-    /// Whether the disk may show either manifest now.
+    /// Whether it is not known now what the medium holds: which manifest, or which names of new files.
     pub(crate) ambiguous: bool,
 }
 
 /// Makes `data` the last commit. Every file that it names must be synced already.
 pub(crate) fn publish(storage: &dyn Storage, data: &ManifestData) -> Result<(), Failed> {
     let path = storage.path(MANIFEST_NEW);
-    let before = |error| Failed { error, ambiguous: false };
     let io = |action| {
         let path = path.clone();
-        move |e| before(Error::io(path, action)(e))
+        move |e| Failed { error: Error::io(path, action)(e), ambiguous: false }
     };
     let mut file = storage.create(MANIFEST_NEW).map_err(io("create"))?;
     file.write_all(&data.encode()).map_err(io("write"))?;
     file.sync().map_err(io("sync"))?;
     drop(file);
-    // The names of the new files must be there before the manifest that names them.
-    let directory = storage.path("");
-    storage.sync().map_err(|e| before(Error::io(&directory, "sync")(e)))?;
+    // The names of the new files must be there before the manifest that names them. A sync that succeeds after one that failed
+    // says nothing of what the first was to bring there.
+    let sync = || {
+        let path = storage.path("");
+        storage.sync().map_err(|e| Failed { error: Error::io(path, "sync")(e), ambiguous: true })
+    };
+    sync()?;
     storage
         .rename(MANIFEST_NEW, MANIFEST)
         .map_err(|e| Failed { error: Error::io(storage.path(MANIFEST), "replace")(e), ambiguous: true })?;
-    storage.sync().map_err(|e| Failed { error: Error::io(directory, "sync")(e), ambiguous: true })
+    sync()
 }
 
-/// Removes files of ours that no manifest names: leftovers of a writer that did not get to its end. For the holder of the lock.
-/// What cannot be removed (Windows, while it is mapped) is left for the next time.
-pub(crate) fn sweep(storage: &dyn Storage, data: &ManifestData) -> Result<()> {
+/// Removes files of ours that the manifest does not name: leftovers of a writer that did not get to its end. For the holder of the
+/// lock. Those that were begun after the manifest go at once. Older ones may be what the manifest before it names, and that
+/// may be the one on the medium, so the manifest is published anew before they go; returns whether it was. What cannot be removed
+/// (Windows, while it is mapped) is left for the next time.
+pub(crate) fn sweep(storage: &dyn Storage, data: &ManifestData) -> Result<bool> {
     let mut named = HashSet::new();
     for entry in &data.segments {
         named.insert(format::segment_name(entry.id));
         named.insert(format::removed_name(entry.removed_id));
     }
-    for name in storage.list().map_err(Error::io(storage.path(""), "list"))? {
-        if format::is_ours(&name) && !named.contains(&name) {
-            let _ = storage.remove(&name);
-        }
+    let mut names = storage.list().map_err(Error::io(storage.path(""), "list"))?;
+    names.retain(|name| format::is_ours(name) && !named.contains(name));
+    let (old, new): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| format::is_older(name, data.next_id));
+    let remove = |name: &String| drop(storage.remove(name));
+    new.iter().for_each(remove);
+    if !old.is_empty() {
+        publish(storage, data).map_err(|failed| failed.error)?;
+        old.iter().for_each(remove);
     }
-    Ok(())
+    Ok(!old.is_empty())
 }

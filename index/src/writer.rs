@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::Key;
 use crate::build::Watch;
-use crate::compose::{Composer, Inherited, Merge, Pending, Source};
+use crate::compose::{Both, Composer, Inherited, Merge, Pending, Source};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::fold::Fold;
@@ -43,9 +43,11 @@ pub struct Writer {
     pending: Pending,
     /// Where a key is in `pending`.
     places: HashMap<Key, u32>,
-    /// Bytes of added vectors that are held in memory; more go to a file that the next commit names.
+    /// Bytes of added vectors that are held; more go to a file that the next commit names.
     held: usize,
     changed: bool,
+    /// Whether this writer published the last commit itself; otherwise it may not be on the medium yet.
+    published: bool,
     /// Whether there was a commit since somebody looked whether a merge is due.
     committed: bool,
     poisoned: bool,
@@ -72,7 +74,7 @@ impl Writer {
         let path = storage.path(LOCK);
         let lock = storage.lock().map_err(Error::io(&path, "lock"))?.ok_or(Error::Locked { path })?;
         let (data, parts) = manifest::load(&*storage)?;
-        manifest::sweep(&*storage, &data)?;
+        let published = manifest::sweep(&*storage, &data)?;
         Ok(Writer {
             merging: None,
             background: None,
@@ -86,6 +88,7 @@ impl Writer {
             places: HashMap::new(),
             held: HELD,
             changed: false,
+            published,
             committed: false,
             poisoned: false,
             garbage: Vec::new(),
@@ -192,7 +195,7 @@ impl Writer {
     }
 
     /// Makes every change since the last commit durable and visible to new readers, all at once: when it returns, the changes
-    /// are on disk. Returns the generation; without changes, the one that stands.
+    /// are on disk. Returns the generation; without changes, the one that stands, which is on disk then whoever made it.
     ///
     /// A commit costs a few syncs and the bytes that were added, with a share of earlier small commits. Where enough vectors
     /// have come together it then builds a graph over them, as a commit of its own, or begins to do so in the background
@@ -200,9 +203,9 @@ impl Writer {
     ///
     /// # Errors
     /// [`Error::Io`]: an earlier commit stays whole, the changes are kept, and the commit may be tried again. Where it is not
-    /// known whether the new state or the old one is on disk, the writer refuses everything from then on with
-    /// [`Error::Poisoned`]. A merge in the background that fails is no error here but of the next [`Writer::commit_watched`],
-    /// [`Writer::compact`] or [`Writer::close`]; nothing is lost with it.
+    /// known what is on disk, because a sync of the directory failed or the manifest could not be replaced, the writer refuses
+    /// everything from then on with [`Error::Poisoned`]; a new one finds the new state or the old one. A merge in the background
+    /// that fails is an error of the next [`Writer::commit_watched`], [`Writer::compact`] or [`Writer::close`]; nothing is lost.
     pub fn commit(&mut self) -> Result<u64> {
         if self.background.is_none() {
             return self.commit_watched(&mut |_, _| ControlFlow::Continue(()));
@@ -427,7 +430,20 @@ impl Writer {
             self.flush()?;
             self.publish(self.parts.clone())?;
             self.committed = true;
+        } else if !self.published {
+            self.put(self.data.clone())?;
         }
+        Ok(())
+    }
+
+    /// Writes the manifest.
+    fn put(&mut self, data: ManifestData) -> Result<()> {
+        if let Err(failed) = manifest::publish(&*self.storage, &data) {
+            self.poisoned = failed.ambiguous;
+            return Err(failed.error);
+        }
+        self.data = data;
+        self.published = true;
         Ok(())
     }
 
@@ -445,12 +461,9 @@ impl Writer {
             next_id: self.data.next_id,
             segments: parts.iter().map(Part::entry).collect(),
         };
-        if let Err(failed) = manifest::publish(&*self.storage, &data) {
-            self.poisoned = failed.ambiguous;
-            return Err(failed.error);
-        }
-        self.garbage.extend(files(&self.data.segments));
-        self.data = data;
+        let before: Vec<String> = files(&self.data.segments).collect();
+        self.put(data)?;
+        self.garbage.extend(before);
         self.parts = parts;
         self.changed = false;
         self.clear_garbage();
@@ -484,21 +497,4 @@ impl Writer {
 fn files(segments: &[SegmentEntry]) -> impl Iterator<Item = String> + '_ {
     let removed = segments.iter().filter(|s| s.removed_id != 0).map(|s| format::removed_name(s.removed_id));
     segments.iter().map(|s| format::segment_name(s.id)).chain(removed)
-}
-
-/// One source after another.
-struct Both<'a>(&'a dyn Source, &'a dyn Source);
-
-impl Source for Both<'_> {
-    fn len(&self) -> u32 {
-        self.0.len() + self.1.len()
-    }
-
-    fn key(&self, at: u32) -> Result<Key> {
-        if at < self.0.len() { self.0.key(at) } else { self.1.key(at - self.0.len()) }
-    }
-
-    fn vector(&self, at: u32, into: &mut Vec<f32>) -> Result<()> {
-        if at < self.0.len() { self.0.vector(at, into) } else { self.1.vector(at - self.0.len(), into) }
-    }
 }

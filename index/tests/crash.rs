@@ -161,6 +161,41 @@ fn a_power_cut_beside_a_merge_in_the_background_loses_nothing() {
     }
 }
 
+/// A process that dies leaves the system behind, which shows what was done though it may not be on the medium.
+#[test]
+fn a_power_cut_after_a_writer_that_followed_a_dead_one_loses_nothing() {
+    let mut random = Random(97);
+    let mut acknowledged_by_the_second = 0;
+    for cut in create().0.steps() + 1.. {
+        let (dead, index) = create();
+        dead.fail(Some(Fails::From(cut)));
+        let mut work = Workload::new(5);
+        let mut writer = index.writer().unwrap();
+        let done = (0..ROUNDS).all(|at| work.round(at, &mut writer).is_ok());
+        drop(writer);
+        if done {
+            break;
+        }
+        // Nobody writes, a writer comes and does nothing, or it dies too, somewhere.
+        for (last, chance) in [(0, 0), (40, 0), (40, 5), (1 + random.below(12), 0), (1 + random.below(12), 5)] {
+            let what = format!("dead at step {cut}, then {last} steps, chance {chance}");
+            let storage = dead.copy();
+            let index = Index::open_on(Arc::new(storage.clone())).unwrap();
+            let seen = contents(&index.reader().unwrap());
+            storage.fail(Some(Fails::From(1 + last as usize)));
+            let committed = index.writer().and_then(|mut writer| writer.commit()).is_ok();
+            let left = storage.after_power_cut(&mut random, chance);
+            if committed {
+                acknowledged_by_the_second += 1;
+                assert_survived(&left, &seen, &seen, &what);
+            } else {
+                assert_survived(&left, &work.acknowledged, &work.now, &what);
+            }
+        }
+    }
+    assert!(acknowledged_by_the_second > 200, "{acknowledged_by_the_second}");
+}
+
 #[test]
 fn a_power_cut_while_an_index_is_made_leaves_one_or_none() {
     let steps = create().0.steps();
@@ -191,6 +226,7 @@ fn an_operation_that_fails_is_an_error_and_the_work_goes_on() {
         storage.steps()
     };
     let (mut errors, mut poisoned) = (0, 0);
+    let mut random = Random(96);
     for fail in create().0.steps() + 1..=steps {
         let (storage, index) = create();
         storage.fail(Some(Fails::Once(fail)));
@@ -204,6 +240,11 @@ fn an_operation_that_fails_is_an_error_and_the_work_goes_on() {
             assert!(reader.verify().unwrap().is_clean());
             let seen = contents(&reader);
             assert!(seen == work.acknowledged || seen == work.now, "step {fail}");
+            for chance in [0, 5, 10] {
+                let left = storage.after_power_cut(&mut random, chance);
+                let what = format!("cut after a failure of step {fail}, chance {chance}");
+                assert_survived(&left, &work.acknowledged, &work.now, &what);
+            }
             // The changes are still there to be committed, unless it is not known what the disk says.
             match writer.commit() {
                 Ok(_) => {}
@@ -212,12 +253,19 @@ fn an_operation_that_fails_is_an_error_and_the_work_goes_on() {
                     assert!(matches!(writer.add(1, &[0.0; DIM]), Err(Error::Poisoned { .. })));
                     drop(writer);
                     writer = index.writer().unwrap();
-                    work.now = contents(&index.reader().unwrap());
+                    let seen = contents(&index.reader().unwrap());
+                    let left = storage.after_power_cut(&mut random, 0);
+                    let what = format!("cut after a failure of step {fail} and another writer");
+                    assert_survived(&left, &work.acknowledged, &seen, &what);
+                    work.now = seen;
+                    writer.commit().unwrap();
                 }
                 Err(e) => panic!("step {fail}: {e}"),
             }
             work.acknowledged = work.now.clone();
             assert_eq!(contents(&index.reader().unwrap()), work.now, "step {fail}");
+            let left = storage.after_power_cut(&mut random, 0);
+            assert_survived(&left, &work.now, &work.now, &format!("cut after step {fail} failed and was made good"));
         }
         assert_eq!(contents(&index.reader().unwrap()), work.now, "step {fail}");
         assert!(index.reader().unwrap().verify().unwrap().is_clean(), "step {fail}");

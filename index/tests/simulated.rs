@@ -17,6 +17,8 @@ struct File {
     bytes: Vec<u8>,
     /// What is on the medium for certain.
     synced: Vec<u8>,
+    /// Whether a sync failed: the system has forgotten since that there was something to write, and later ones do nothing.
+    spoilt: bool,
 }
 
 #[derive(Clone)]
@@ -26,6 +28,27 @@ enum NameChange {
     Remove(String),
 }
 
+impl NameChange {
+    fn apply(&self, names: &mut BTreeMap<String, usize>) {
+        match self {
+            NameChange::Create(name, file) => drop(names.insert(name.clone(), *file)),
+            NameChange::Remove(name) => drop(names.remove(name)),
+            NameChange::Rename(from, to) => {
+                if let Some(file) = names.remove(from) {
+                    names.insert(to.clone(), file);
+                }
+            }
+        }
+    }
+
+    fn names(&self) -> [&String; 2] {
+        match self {
+            NameChange::Create(name, _) | NameChange::Remove(name) => [name, name],
+            NameChange::Rename(from, to) => [from, to],
+        }
+    }
+}
+
 #[derive(Clone, Default)]
 struct State {
     files: Vec<File>,
@@ -33,6 +56,8 @@ struct State {
     synced_names: BTreeMap<String, usize>,
     /// Changes of names since the last sync of names.
     unsynced: Vec<NameChange>,
+    /// Changes of names whose sync failed. They may be on the medium or not, and no later sync brings them there.
+    forgotten: Vec<NameChange>,
     steps: usize,
     fails: Option<Fails>,
     reads: usize,
@@ -70,6 +95,17 @@ impl Simulated {
             Some(Fails::From(from)) if at >= from => Err(io::Error::other("the power is gone")),
             Some(Fails::Once(once)) if at == once => Err(io::Error::from(io::ErrorKind::StorageFull)),
             _ => Ok(state),
+        }
+    }
+
+    /// As [`Simulated::step`] for a sync, which leaves something behind where it fails alone.
+    fn step_of_sync(&self) -> io::Result<(MutexGuard<'_, State>, Option<io::Error>)> {
+        match self.step() {
+            Ok(state) => Ok((state, None)),
+            Err(error) => {
+                let state = self.state();
+                if matches!(state.fails, Some(Fails::From(_))) { Err(error) } else { Ok((state, Some(error))) }
+            }
         }
     }
 
@@ -111,9 +147,10 @@ impl Simulated {
 
     pub(crate) fn put(&self, name: &str, bytes: Vec<u8>) {
         let mut state = self.state();
-        state.files.push(File { synced: bytes.clone(), bytes });
+        state.files.push(File { synced: bytes.clone(), bytes, spoilt: false });
         let at = state.files.len() - 1;
         state.names.insert(name.into(), at);
+        state.synced_names.insert(name.into(), at);
     }
 
     /// A storage of its own with the same files.
@@ -128,18 +165,9 @@ impl Simulated {
     pub(crate) fn after_power_cut(&self, random: &mut Random, chance: u64) -> Simulated {
         let state = self.state();
         let mut names = state.synced_names.clone();
-        for change in &state.unsynced {
-            if random.below(10) >= chance {
-                continue;
-            }
-            match change {
-                NameChange::Create(name, file) => drop(names.insert(name.clone(), *file)),
-                NameChange::Remove(name) => drop(names.remove(name)),
-                NameChange::Rename(from, to) => {
-                    if let Some(file) = names.remove(from) {
-                        names.insert(to.clone(), file);
-                    }
-                }
+        for change in state.forgotten.iter().chain(&state.unsynced) {
+            if random.below(10) < chance {
+                change.apply(&mut names);
             }
         }
         let files = state.files.iter().map(|file| {
@@ -154,7 +182,7 @@ impl Simulated {
                     bytes[from..to].copy_from_slice(&file.bytes[from..to]);
                 }
             }
-            File { synced: bytes.clone(), bytes }
+            File { synced: bytes.clone(), bytes, spoilt: false }
         });
         let files = files.collect();
         let after = Simulated::default();
@@ -184,10 +212,13 @@ impl Write for SimulatedFile {
 
 impl NewFile for SimulatedFile {
     fn sync(&mut self) -> io::Result<()> {
-        let mut state = self.storage.step()?;
+        let (mut state, failed) = self.storage.step_of_sync()?;
         let file = &mut state.files[self.file];
-        file.synced = file.bytes.clone();
-        Ok(())
+        file.spoilt |= failed.is_some();
+        if !file.spoilt {
+            file.synced = file.bytes.clone();
+        }
+        failed.map_or(Ok(()), Err)
     }
 }
 
@@ -233,9 +264,17 @@ impl Storage for Simulated {
     }
 
     fn sync(&self) -> io::Result<()> {
-        let mut state = self.step()?;
-        state.synced_names = state.names.clone();
-        state.unsynced.clear();
+        let (mut state, failed) = self.step_of_sync()?;
+        let State { synced_names, unsynced, forgotten, .. } = &mut *state;
+        if let Some(error) = failed {
+            forgotten.append(unsynced);
+            return Err(error);
+        }
+        for change in unsynced.drain(..) {
+            // Whatever was forgotten of these names is made good.
+            forgotten.retain(|old| old.names().iter().all(|name| !change.names().contains(name)));
+            change.apply(synced_names);
+        }
         Ok(())
     }
 

@@ -102,6 +102,8 @@ struct Run {
     /// With the changes since the last commit.
     now: Contents,
     committed: Contents,
+    /// What a power cut may bring back: what was committed before commits that are seen but were not acknowledged.
+    perhaps: Vec<Contents>,
     snapshots: Vec<(Reader, Contents)>,
     /// Whether merges may have been told to stop.
     background: bool,
@@ -137,6 +139,7 @@ impl Run {
             writer,
             now: Contents::new(),
             committed: Contents::new(),
+            perhaps: Vec::new(),
             snapshots: Vec::new(),
             background: false,
         }
@@ -168,12 +171,22 @@ impl Run {
         self.storage.fail(None);
         self.writer = None;
         let found = contents(&self.index.reader().expect("no damage"));
-        let known = same(&self.config, &found, &self.committed) || same(&self.config, &found, &self.now);
-        assert!(known, "neither the last commit nor the one in flight");
-        if !same(&self.config, &found, &self.committed) {
-            self.committed = std::mem::take(&mut self.now);
-        }
+        self.see(&found);
         self.now = self.committed.clone();
+    }
+
+    /// A commit that failed may be seen all the same.
+    fn see(&mut self, found: &Contents) {
+        if !same(&self.config, found, &self.committed) {
+            assert!(same(&self.config, found, &self.now), "neither the last commit nor the one in flight");
+            self.perhaps.push(std::mem::replace(&mut self.committed, self.now.clone()));
+        }
+    }
+
+    fn acknowledge(&mut self) {
+        self.committed = self.now.clone();
+        self.perhaps.clear();
+        self.check_last();
     }
 
     fn commit(&mut self, compact: bool, after: Option<u8>) {
@@ -194,23 +207,16 @@ impl Run {
             (false, None) => writer.commit(),
         };
         match done {
-            Ok(_) => {
-                self.committed = self.now.clone();
-                self.check_last();
-            }
+            Ok(_) => self.acknowledge(),
             // The commit stands, without the graph.
             Err(Error::Cancelled) => {
                 assert!(after.is_some() || self.background);
-                self.committed = self.now.clone();
-                self.check_last();
+                self.acknowledge();
             }
+            // Either state may be on disk, and the handle says what it takes.
             Err(Error::Io { .. }) => {
-                // Either state may be on disk, and the handle says what it takes.
                 let found = contents(&self.index.reader().expect("no damage"));
-                assert!(same(&self.config, &found, &self.committed) || same(&self.config, &found, &self.now));
-                if same(&self.config, &found, &self.now) {
-                    self.committed = self.now.clone();
-                }
+                self.see(&found);
             }
             Err(Error::Poisoned { .. }) => self.reopen(),
             Err(e) => panic!("{e:?}"),
@@ -234,7 +240,12 @@ impl Run {
         self.storage = left;
         self.index =
             Index::open_on(Arc::new(self.storage.clone())).expect("whatever happened, there is a whole manifest");
+        let found = contents(&self.index.reader().expect("no damage"));
+        if let Some(at) = self.perhaps.iter().position(|perhaps| same(&self.config, &found, perhaps)) {
+            self.committed = self.perhaps.swap_remove(at);
+        }
         self.reopen();
+        self.perhaps.clear();
         let report = self.index.reader().expect("no damage").verify().expect("a report");
         assert!(report.is_clean(), "{report:?}");
     }
@@ -370,10 +381,7 @@ fuzz_target!(|input: Input| {
             Op::Close => {
                 let writer = run.writer.take();
                 match writer.map(Writer::close) {
-                    Some(Ok(_)) => {
-                        run.committed = run.now.clone();
-                        run.check_last();
-                    }
+                    Some(Ok(_)) => run.acknowledge(),
                     Some(Err(_)) => run.reopen(),
                     None => {}
                 }
