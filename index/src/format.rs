@@ -363,9 +363,9 @@ pub(crate) fn is_ours(name: &str) -> bool {
         || name.len() == 16 && name[..12].bytes().all(|b| b.is_ascii_digit()) && matches!(&name[12..], ".seg" | ".del")
 }
 
-/// Whether a file of ours has a number below `id`; a manifest has none.
+/// Whether a file of ours is a manifest or has a number below `id`.
 pub(crate) fn is_older(name: &str, id: u64) -> bool {
-    name != MANIFEST_NEW && name < &segment_name(id)[..12]
+    name == MANIFEST_NEW || name < &segment_name(id)[..12]
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@
 //! old manifest with all its files or the new one with all of its own; a log would only add a second story to recover from.
 //!
 //! Which of the two the medium shows is not known before the last sync, and whoever opens the index after a writer that did not get
-//! there sees the new one. So the next writer publishes the manifest once more before it builds on it.
+//! there sees the new one. So the next writer syncs before it builds on that, and publishes the manifest once more where a commit
+//! was broken off.
 
 use std::collections::HashSet;
 use std::io;
@@ -86,23 +87,26 @@ pub(crate) fn publish(storage: &dyn Storage, data: &ManifestData) -> Result<(), 
     file.write_all(&data.encode()).map_err(io("write"))?;
     file.sync().map_err(io("sync"))?;
     drop(file);
-    // The names of the new files must be there before the manifest that names them. A sync that succeeds after one that failed
-    // says nothing of what the first was to bring there.
-    let sync = || {
-        let path = storage.path("");
-        storage.sync().map_err(|e| Failed { error: Error::io(path, "sync")(e), ambiguous: true })
-    };
-    sync()?;
-    storage
-        .rename(MANIFEST_NEW, MANIFEST)
-        .map_err(|e| Failed { error: Error::io(storage.path(MANIFEST), "replace")(e), ambiguous: true })?;
-    sync()
+    // The names of the new files must be there before the manifest that names them.
+    let unknown = |error| Failed { error, ambiguous: true };
+    settle(storage).map_err(unknown)?;
+    storage.rename(MANIFEST_NEW, MANIFEST).map_err(|e| unknown(Error::io(storage.path(MANIFEST), "replace")(e)))?;
+    settle(storage).map_err(unknown)
+}
+
+/// Brings names to the medium. A sync that succeeds after one that failed says nothing of what the first was to bring there, so where
+/// it fails a mark is left for the next writer, if even that can be done: a commit that looks broken off.
+pub(crate) fn settle(storage: &dyn Storage) -> Result<()> {
+    storage.sync().map_err(|e| {
+        drop(storage.create(MANIFEST_NEW));
+        Error::io(storage.path(""), "sync")(e)
+    })
 }
 
 /// Removes files of ours that the manifest does not name: leftovers of a writer that did not get to its end. For the holder of the
 /// lock. Those that were begun after the manifest go at once. Older ones may be what the manifest before it names, and that
-/// may be the one on the medium, so the manifest is published anew before they go; returns whether it was. What cannot be removed
-/// (Windows, while it is mapped) is left for the next time.
+/// may be the one on the medium, so the manifest is published anew before they go, as it is where a commit was broken off;
+/// returns whether it was. What cannot be removed (Windows, while it is mapped) is left for the next time.
 pub(crate) fn sweep(storage: &dyn Storage, data: &ManifestData) -> Result<bool> {
     let mut named = HashSet::new();
     for entry in &data.segments {

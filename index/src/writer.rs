@@ -46,7 +46,7 @@ pub struct Writer {
     /// Bytes of added vectors that are held; more go to a file that the next commit names.
     held: usize,
     changed: bool,
-    /// Whether this writer published the last commit itself; otherwise it may not be on the medium yet.
+    /// Whether this writer saw to it that the last commit is on the medium.
     published: bool,
     /// Whether there was a commit since somebody looked whether a merge is due.
     committed: bool,
@@ -431,19 +431,11 @@ impl Writer {
             self.publish(self.parts.clone())?;
             self.committed = true;
         } else if !self.published {
-            self.put(self.data.clone())?;
+            let settled = manifest::settle(&*self.storage);
+            self.poisoned = settled.is_err();
+            settled?;
+            self.published = true;
         }
-        Ok(())
-    }
-
-    /// Writes the manifest.
-    fn put(&mut self, data: ManifestData) -> Result<()> {
-        if let Err(failed) = manifest::publish(&*self.storage, &data) {
-            self.poisoned = failed.ambiguous;
-            return Err(failed.error);
-        }
-        self.data = data;
-        self.published = true;
         Ok(())
     }
 
@@ -461,11 +453,15 @@ impl Writer {
             next_id: self.data.next_id,
             segments: parts.iter().map(Part::entry).collect(),
         };
-        let before: Vec<String> = files(&self.data.segments).collect();
-        self.put(data)?;
-        self.garbage.extend(before);
+        if let Err(failed) = manifest::publish(&*self.storage, &data) {
+            self.poisoned = failed.ambiguous;
+            return Err(failed.error);
+        }
+        self.garbage.extend(files(&self.data.segments));
+        self.data = data;
         self.parts = parts;
         self.changed = false;
+        self.published = true;
         self.clear_garbage();
         Ok(())
     }
