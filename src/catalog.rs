@@ -41,7 +41,7 @@ pub use key::Key;
 pub(crate) use key::Keys;
 pub(crate) use lock::WriteLock;
 pub(crate) use path::{absolute, fingerprint, is_address};
-pub(crate) use read::{Kind, Known, Reader};
+pub(crate) use read::{Kind, Known, Reader, Whose};
 pub(crate) use record::Hash;
 pub use record::{Place, Record};
 pub(crate) use schema::{CAPTIONS, Space, State};

@@ -303,6 +303,8 @@ fn status_remove_and_verify() {
     let text = place.answer(&["status"]);
     assert!(text.contains("photos      6") && text.contains(photos().to_str().unwrap()), "{text}");
     assert!(place.answer(&["verify"]).contains("6 records"));
+    let verified: Value = serde_json::from_str(&place.answer(&["verify", "--json"])).unwrap();
+    assert_eq!((&verified["clean"], &verified["records"]), (&true.into(), &6.into()));
     let output = place.run(&["remove", photos().join("a").to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(0));
     assert!(talk(&output).contains("1 photo taken out"), "{}", talk(&output));

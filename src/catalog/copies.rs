@@ -6,6 +6,7 @@
 //! A copy is at least as large as any model looks at, so that another model can read the pictures again.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -102,8 +103,14 @@ fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
     let thread: String = format!("{:?}", std::thread::current().id()).chars().filter(char::is_ascii_digit).collect();
     let part = path.with_extension(format!("{thread}.part"));
-    fs::write(&part, bytes)?;
-    fs::rename(&part, path).inspect_err(|_| {
+    let write = || {
+        let mut file = fs::File::create(&part)?;
+        file.write_all(bytes)?;
+        // The catalog will say that the picture is dealt with.
+        file.sync_all()?;
+        fs::rename(&part, path)
+    };
+    write().inspect_err(|_| {
         let _ = fs::remove_file(&part);
     })
 }

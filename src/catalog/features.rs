@@ -12,6 +12,7 @@ use half::f16;
 use rusqlite::{Connection, OptionalExtension};
 
 use super::Hash;
+use super::store::integrity;
 use crate::{Error, Result};
 
 const FILE: &str = "features.sqlite";
@@ -112,6 +113,11 @@ impl KeptFeatures {
         let numbers =
             numbers.map(|bytes| bytes.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect());
         Ok(numbers.filter(|row: &Vec<f32>| row.len() == width && row.iter().all(|x| x.is_finite())))
+    }
+
+    /// Looks for damage in the file. Reads all of it.
+    pub(crate) fn check(&self) -> Result<Vec<String>> {
+        integrity(&self.lock()).map_err(|error| failed(&self.path, error))
     }
 
     /// How many there are of a kind.

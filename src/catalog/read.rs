@@ -1,5 +1,6 @@
 //! Reading: one transaction, so that all answers of a reader are of one moment.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use rusqlite::types::ValueRef;
@@ -10,7 +11,7 @@ use super::clause::Fields;
 use super::filter::{Names, Narrowed, asks_metadata, names_equipment};
 use super::record::{COLUMNS, invalid};
 use super::schema::{Space, State, VERSION};
-use super::{Catalog, Hash, Key, Keys, Place, Record, path};
+use super::{Catalog, Hash, Key, Keys, Place, Record, SourceKind, path, store};
 use crate::query::Filter;
 use crate::{Error, Result};
 
@@ -40,6 +41,16 @@ pub(crate) enum Kind {
         /// By this version of the program: another one may have read less.
         now: bool,
     },
+}
+
+/// Of which files something is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Whose {
+    /// Those that a walk meets: not what lies inside of shards and matrices, which a walk neither meets nor misses.
+    #[default]
+    Walked,
+    /// Those inside of other files as well.
+    All,
 }
 
 /// A snapshot of the catalog.
@@ -234,12 +245,20 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Hands over all that is known at or below the given paths.
-    pub(crate) fn known(&self, scope: &[PathBuf], mut each: impl FnMut(Known)) -> Result<()> {
+    /// Hands over what is known at or below the given paths.
+    pub(crate) fn known(&self, scope: &[PathBuf], whose: Whose, mut each: impl FnMut(Known)) -> Result<()> {
+        let (containers, outside) = match whose {
+            Whose::Walked => (
+                self.sources()?.into_iter().filter(|source| source.kind != SourceKind::List).map(|s| s.path).collect(),
+                " AND (source IS NULL OR source IN (SELECT id FROM source WHERE kind = 'list'))",
+            ),
+            Whose::All => (HashSet::new(), ""),
+        };
         self.ask(|db| {
             for dir in scope {
                 let (below, values) = path::photos_below(dir);
-                let mut rows = db.prepare(&format!("SELECT path, size, mtime, key, gone FROM photo WHERE {below}"))?;
+                let sql = format!("SELECT path, size, mtime, key, gone FROM photo WHERE {below}{outside}");
+                let mut rows = db.prepare(&sql)?;
                 let mut rows = rows.query(params_from_iter(&values))?;
                 while let Some(row) = rows.next()? {
                     let gone = !matches!(row.get_ref(4)?, ValueRef::Null);
@@ -250,6 +269,9 @@ impl<'a> Reader<'a> {
                 let mut rows = db.prepare(&sql)?;
                 let mut rows = rows.query(params_from_iter(&values))?;
                 while let Some(row) = rows.next()? {
+                    if !containers.is_empty() && is_inside(&path_of(row, 0)?, &containers) {
+                        continue;
+                    }
                     let now = row.get_ref(4)?.as_bytes().is_ok_and(|version| version == VERSION.as_bytes());
                     each(known(row, Kind::Skipped { reason: row.get(3)?, now })?);
                 }
@@ -260,11 +282,7 @@ impl<'a> Reader<'a> {
 
     /// Looks for damage in the file itself. Reads all of it.
     pub(crate) fn check(&self) -> Result<Vec<String>> {
-        self.ask(|db| {
-            let mut rows = db.prepare("PRAGMA integrity_check(100)")?;
-            let lines: rusqlite::Result<Vec<String>> = rows.query_map([], |row| row.get(0))?.collect();
-            Ok(lines?.into_iter().filter(|line| line != "ok").collect())
-        })
+        self.ask(store::integrity)
     }
 
     /// Rises with every change of photos.
@@ -292,6 +310,13 @@ impl Drop for Reader<'_> {
 
 fn known(row: &Row<'_>, kind: Kind) -> rusqlite::Result<Known> {
     Ok(Known { path: path_of(row, 0)?, size: row.get::<_, i64>(1)? as u64, mtime: row.get(2)?, kind })
+}
+
+/// Whether an address is of something inside of one of the files: `shard.tar!key`, `matrix.npy#7`.
+fn is_inside(address: &Path, files: &HashSet<PathBuf>) -> bool {
+    address
+        .to_str()
+        .is_some_and(|text| text.match_indices(['!', '#']).any(|(at, _)| files.contains(Path::new(&text[..at]))))
 }
 
 pub(super) fn path_of(row: &Row<'_>, column: usize) -> rusqlite::Result<PathBuf> {

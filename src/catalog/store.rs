@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags, TransactionBehavior, params};
 
 use super::schema::{APPLICATION, MIGRATIONS, Space, State};
 use super::{Reader, WriteLock, Writer};
@@ -116,14 +116,17 @@ impl Catalog {
     /// Keeps a connection for the next reader.
     pub(super) fn give_back(&self, connection: Connection) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < 8 && connection.is_autocommit() {
+        // What was opened as if nobody wrote keeps what it has read: somebody else may write after all.
+        let lasting = !connection.is_readonly(MAIN_DB).unwrap_or(true);
+        if idle.len() < 8 && connection.is_autocommit() && lasting {
             idle.push(connection);
         }
     }
 
     pub(super) fn connect(&self, flags: OpenFlags) -> rusqlite::Result<Connection> {
         match configured(Connection::open_with_flags(&self.path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?) {
-            // A library on a medium that cannot be written: nobody else writes it either, so it needs no shared memory.
+            // A library that cannot be written from here is read as if nobody wrote it, without shared memory; each reader opens it
+            // anew, in case somebody does.
             Err(failure) if read_only(&failure) && !pending(&self.path) => immutable(&self.path),
             connection => connection,
         }
@@ -138,6 +141,13 @@ fn configured(connection: Connection) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "foreign_keys", true)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
+}
+
+/// What SQLite finds damaged in a database; reads all of it.
+pub(super) fn integrity(db: &Connection) -> rusqlite::Result<Vec<String>> {
+    let mut rows = db.prepare("PRAGMA integrity_check(100)")?;
+    let lines: rusqlite::Result<Vec<String>> = rows.query_map([], |row| row.get(0))?.collect();
+    Ok(lines?.into_iter().filter(|line| line != "ok").collect())
 }
 
 fn read_only(failure: &rusqlite::Error) -> bool {

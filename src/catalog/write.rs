@@ -106,15 +106,19 @@ impl<'a> Writer<'a> {
         self.transaction(|db| {
             let mut dropped = Keys::default();
             for dir in scope {
-                let (photos, values) = path::photos_below(dir);
-                let mut rows = db.prepare(&format!("DELETE FROM photo WHERE {photos} RETURNING key"))?;
-                let mut rows = rows.query(params_from_iter(&values))?;
+                let (below, values) = path::below(dir);
+                // A list below may have brought pictures that lie elsewhere, on the web for one.
+                let both = values.iter().chain(&values);
+                let sql = format!(
+                    "DELETE FROM photo WHERE {below} OR source IN (SELECT id FROM source WHERE {below}) RETURNING key"
+                );
+                let mut rows = db.prepare(&sql)?;
+                let mut rows = rows.query(params_from_iter(both))?;
                 while let Some(row) = rows.next()? {
                     dropped.insert(row.get::<_, i64>(0)? as Key);
                 }
-                let (skipped, values) = path::skipped_below(dir);
-                db.execute(&format!("DELETE FROM skipped WHERE {skipped}"), params_from_iter(&values))?;
-                let (below, values) = path::below(dir);
+                let (skipped, skips) = path::skipped_below(dir);
+                db.execute(&format!("DELETE FROM skipped WHERE {skipped}"), params_from_iter(&skips))?;
                 db.execute(&format!("DELETE FROM source WHERE {below}"), params_from_iter(&values))?;
                 db.execute(&format!("DELETE FROM root WHERE {below}"), params_from_iter(&values))?;
             }

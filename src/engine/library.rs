@@ -265,7 +265,7 @@ impl Engine {
     /// # Errors
     /// [`Error::Catalog`] and [`Error::Index`] if the files cannot be read at all.
     pub fn verify(&self) -> Result<VerifyReport> {
-        VerifyReport::of(&self.snapshot()?)
+        VerifyReport::of(&self.snapshot()?, &self.dir)
     }
 
     /// All that a search reads, as of this moment.

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use super::Snapshot;
-use super::library::captions_dir;
+use super::library::open_captions;
 use crate::Result;
-use crate::catalog::{Catalog, Source, State};
+use crate::catalog::{Catalog, KeptFeatures, Source, State};
 use crate::model::EmbeddingSpace;
 
 /// What a library holds.
@@ -51,10 +51,9 @@ impl Status {
         let reader = catalog.read()?;
         let (photos, gone, skipped) = reader.counts()?;
         let current = reader.current()?;
-        let captions = captions_dir(library, &current);
-        let caption_vectors = match captions.exists() {
-            true => tintype_index::Index::open(captions)?.reader()?.len(),
-            false => 0,
+        let caption_vectors = match open_captions(library, &current)? {
+            Some(captions) => captions.reader()?.len(),
+            None => 0,
         };
         let switching = reader.spaces()?.into_iter().find(|space| space.state == State::Coming);
         let root = |(path, seconds)| Root { path, indexed: jiff::Timestamp::from_second(seconds).unwrap_or_default() };
@@ -99,11 +98,20 @@ pub struct VerifyReport {
     pub catalog: Vec<String>,
     /// What the index says.
     pub index: tintype_index::VerifyReport,
+    /// What the index of captions says, where there is one.
+    pub captions: Option<tintype_index::VerifyReport>,
+    /// What SQLite says is damaged in the kept features.
+    pub features: Vec<String>,
 }
 
 impl VerifyReport {
-    pub(super) fn of(snapshot: &Snapshot<'_>) -> Result<VerifyReport> {
+    pub(super) fn of(snapshot: &Snapshot<'_>, library: &Path) -> Result<VerifyReport> {
         let index = snapshot.index.verify()?;
+        let captions = snapshot.captions.as_ref().map(|captions| captions.verify()).transpose()?;
+        let features = match KeptFeatures::of(library)? {
+            Some(features) => features.check()?,
+            None => Vec::new(),
+        };
         let catalog = snapshot.catalog.check()?;
         let (all, live) = (snapshot.catalog.keys(true)?, snapshot.catalog.keys(false)?);
         let mut orphans = 0;
@@ -117,11 +125,16 @@ impl VerifyReport {
                 missing.extend(snapshot.catalog.path(key)?);
             }
         }
-        Ok(VerifyReport { records: all.len() as u64, missing, orphans, catalog, index })
+        Ok(VerifyReport { records: all.len() as u64, missing, orphans, catalog, index, captions, features })
     }
 
     /// Whether nothing is damaged and every photo can be found.
     pub fn is_clean(&self) -> bool {
-        self.missing.is_empty() && self.catalog.is_empty() && self.index.is_clean()
+        let captions = self.captions.as_ref().is_none_or(tintype_index::VerifyReport::is_clean);
+        self.missing.is_empty()
+            && self.catalog.is_empty()
+            && self.index.is_clean()
+            && captions
+            && self.features.is_empty()
     }
 }

@@ -167,7 +167,7 @@ impl<'a> Collect<'a> {
             self.target.captions = Some(captions::make(&self.target)?);
         }
         let states = writer.sources(&files)?;
-        let mut sink = Sink::new(&self.target, writer, self.watch.memory())?;
+        let mut sink = Sink::new(&self.target, writer, watch.memory())?;
         let counters = Counters::default();
         let read: Vec<Reading> = files.into_iter().zip(states).map(|(file, state)| Reading { file, state }).collect();
         let ended = self.stages(&read, &mut sink, &counters, &mut watch);

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::walk::File;
 use crate::Result;
-use crate::catalog::{Catalog, Key, Keys, Kind, Known, fingerprint};
+use crate::catalog::{Catalog, Key, Keys, Kind, Known, Whose, fingerprint};
 
 /// What to do about a file.
 #[derive(Debug, PartialEq)]
@@ -28,6 +28,7 @@ pub(super) enum Verdict {
 /// Known files below some roots.
 #[derive(Debug, Default)]
 pub(super) struct Table {
+    whose: Whose,
     entries: HashMap<u128, Entry>,
     /// Reasons of skipped files, by fingerprint; few, and long.
     reasons: HashMap<u128, String>,
@@ -44,10 +45,10 @@ struct Entry {
 }
 
 impl Table {
-    /// Everything known at and below `scope`. Photos in `missing` have no vector and count as changed.
-    pub(super) fn load(catalog: &Catalog, scope: &[PathBuf], missing: &Keys) -> Result<Table> {
-        let mut table = Table::default();
-        catalog.read()?.known(scope, |known| {
+    /// What is known at and below `scope`. Photos in `missing` have no vector and count as changed.
+    pub(super) fn load(catalog: &Catalog, scope: &[PathBuf], whose: Whose, missing: &Keys) -> Result<Table> {
+        let mut table = Table { whose, ..Table::default() };
+        catalog.read()?.known(scope, whose, |known| {
             let print = fingerprint(&known.path);
             let (mut size, mtime) = (known.size, known.mtime);
             let (key, gone) = match known.kind {
@@ -103,7 +104,7 @@ impl Table {
         let missed = |entry: &Entry| !entry.seen && !entry.gone;
         let mut unseen = Vec::new();
         if self.entries.values().any(missed) {
-            catalog.read()?.known(scope, |known| {
+            catalog.read()?.known(scope, self.whose, |known| {
                 if self.entries.get(&fingerprint(&known.path)).is_some_and(missed) {
                     unseen.push(known);
                 }

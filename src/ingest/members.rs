@@ -18,7 +18,7 @@ use super::pipeline::{Candidate, Event, Feed, Stopped};
 use super::request::{Counters, Walked};
 use super::walk::File;
 use super::writer::Sink;
-use crate::catalog::{Catalog, Item, Keys, Kind, Known, Said, SourceKind, absolute, fingerprint};
+use crate::catalog::{Catalog, Item, Keys, Kind, Known, Said, SourceKind, Whose, absolute, fingerprint};
 use crate::collection::{Bytes, Sample, Table as List, read_shard};
 #[cfg(feature = "hub")]
 use crate::fetch::{Fetcher, Limits};
@@ -58,7 +58,7 @@ struct Pass<'a, 'f> {
 impl Members<'_> {
     pub(super) fn feed(&self, feed: &Feed<'_, Walked>) -> Result<(), Stopped> {
         let scope: Vec<PathBuf> = self.read.iter().map(|reading| reading.file.path.clone()).collect();
-        let mut table = match Table::load(self.catalog, &scope, self.missing) {
+        let mut table = match Table::load(self.catalog, &scope, Whose::All, self.missing) {
             Ok(table) => table,
             Err(error) => return feed.event(Event::Other(Walked::Failed(error))),
         };

@@ -11,7 +11,7 @@ use super::pipeline::{Candidate, Event, Feed, Stages, Stopped};
 use super::walk::{Roots, Rules, Step};
 use super::watch::{Watch, watched};
 use super::writer::{Ingested, Sink};
-use crate::catalog::{Catalog, Hash, KeptFeatures, Key, Keys, Said};
+use crate::catalog::{Catalog, Hash, KeptFeatures, Key, Keys, Said, Whose};
 use crate::image::DecodeOptions;
 use crate::model::Encode;
 use crate::{Error, Result};
@@ -228,7 +228,7 @@ fn walk(
     missing: &Keys,
     counters: &Counters,
 ) -> Result<(), Stopped> {
-    let mut table = match Table::load(catalog, scope, missing) {
+    let mut table = match Table::load(catalog, scope, Whose::Walked, missing) {
         Ok(table) => table,
         Err(error) => return feed.event(Event::Other(Walked::Failed(error))),
     };

@@ -161,6 +161,8 @@ fn what_is_kept_of_the_web_serves_another_model_and_goes_with_its_photo() {
     assert_eq!(count(), 6);
     engine.remove([format!("{host}/4")]).unwrap();
     assert_eq!(count(), 5);
+    assert_eq!(engine.remove([place.path("")]).unwrap(), 5, "a list goes with what it brought, wherever that is");
+    assert_eq!((engine.status().unwrap().sources.len(), count()), (0, 0));
 
     let bare = place.library("bare");
     assert_eq!(bare.collect([&list]).download(download).copies(0).run().unwrap().added, 6);

@@ -52,6 +52,31 @@ fn what_is_exported_answers_as_before() {
 }
 
 #[test]
+fn damage_to_the_vectors_of_captions_is_found() {
+    let place = Place::new();
+    let engine = declared(&place, DIM);
+    engine.collect([fixture("clip")]).run().unwrap();
+    assert!(engine.verify().unwrap().is_clean());
+    let files = |dir: &std::path::Path| std::fs::read_dir(dir).unwrap().flatten().map(|entry| entry.path());
+    let captions = files(engine.dir()).find(|dir| dir.to_str().unwrap().ends_with("-captions")).unwrap();
+    let segment = files(&captions).find(|file| file.extension().is_some_and(|name| name == "seg")).unwrap();
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+    match tintype::Engine::open(engine.dir(), engine.encoder()).unwrap().verify() {
+        Ok(report) => assert!(!report.is_clean() && report.index.is_clean(), "{report:?}"),
+        Err(error) => assert!(error.to_string().contains("-captions"), "{error}"),
+    }
+
+    // What is left where the first vector of a caption was never written down.
+    std::fs::remove_dir_all(&captions).unwrap();
+    std::fs::create_dir(&captions).unwrap();
+    let engine = tintype::Engine::open(engine.dir(), engine.encoder()).unwrap();
+    assert_eq!((engine.status().unwrap().caption_vectors, engine.verify().unwrap().is_clean()), (0, true));
+}
+
+#[test]
 fn libraries_become_one_without_embedding_anything() {
     let place = Place::new();
     for part in ["a", "b"] {

@@ -78,6 +78,35 @@ fn shards_are_taken_in_with_all_they_say() {
 }
 
 #[test]
+fn a_walk_of_the_folder_above_leaves_what_shards_and_matrices_hold() {
+    let place = Place::new();
+    std::fs::create_dir(place.path("all")).unwrap();
+    let mut members = samples(0..10);
+    members.push(("00010.jpg".to_owned(), b"no picture".to_vec()));
+    write(&place.path("all/0.tar"), &members);
+    std::fs::write(place.path("all/a.png"), picture(50)).unwrap();
+    let engine = place.engine();
+    assert_eq!(engine.collect([place.path("all/0.tar")]).run().unwrap().skipped.len(), 1);
+    let report = engine.ingest([place.path("all")]).run().unwrap();
+    assert_eq!((report.added, report.gone), (1, 0));
+    std::fs::remove_file(place.path("all/a.png")).unwrap();
+    std::fs::write(place.path("all/b.png"), picture(51)).unwrap();
+    let report = engine.ingest([place.path("all")]).run().unwrap();
+    assert_eq!((report.added, report.gone), (1, 1), "what the walk itself brought");
+    let status = engine.status().unwrap();
+    assert_eq!((status.photos, status.gone, status.skipped), (11, 1, 1));
+
+    let vectors = super::declared(&place, 49);
+    std::fs::create_dir(place.path("all/out")).unwrap();
+    std::fs::copy(super::fixture("f32.npy"), place.path("all/out/f32.npy")).unwrap();
+    let rows = vectors.collect([place.path("all/out/f32.npy")]).run().unwrap().added;
+    assert!(rows > 0);
+    vectors.ingest([place.path("all/out")]).run().unwrap();
+    let status = vectors.status().unwrap();
+    assert_eq!((status.photos, status.gone), (rows, 0));
+}
+
+#[test]
 fn an_interrupted_run_goes_on_where_it_was() {
     let place = Place::new();
     write(&place.path("0.tar"), &samples(0..300));

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use tintype::model::registry::{self, Source};
 
 use crate::library::BUILTIN;
+use crate::output::replace;
 
 /// Where an added model lies.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,15 +108,7 @@ pub(crate) fn remove(name: &str) -> anyhow::Result<bool> {
 }
 
 fn write(models: &BTreeMap<String, Place>) -> anyhow::Result<()> {
-    let path = file()?;
-    let write = || {
-        std::fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
-        // Written aside and renamed: a crash leaves the old file or the new one.
-        let aside = path.with_extension(format!("new{}", std::process::id()));
-        std::fs::write(&aside, serde_json::to_vec_pretty(models)?)?;
-        std::fs::rename(&aside, &path)
-    };
-    write().with_context(|| format!("cannot write {}", path.display()))
+    replace(&file()?, &serde_json::to_vec_pretty(models)?)
 }
 
 fn file() -> anyhow::Result<PathBuf> {

@@ -154,8 +154,8 @@ pub(crate) enum Command {
     Adapt(AdaptArgs),
     /// Join libraries without embedding anything again
     Merge(MergeArgs),
-    /// Check every byte of the library
-    Verify,
+    /// Check every byte of the records, the vectors and the kept features
+    Verify(VerifyArgs),
     /// Answer over HTTP: a page to search in, an API, and the service of clip-retrieval
     #[cfg(feature = "server")]
     #[command(after_help = SERVE_HELP)]
@@ -385,6 +385,14 @@ pub(crate) struct OutputArgs {
 /// `tintype status`.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct StatusArgs {
+    /// As one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `tintype verify`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct VerifyArgs {
     /// As one JSON object
     #[arg(long)]
     pub(crate) json: bool,

@@ -11,7 +11,7 @@ use tintype::{Download, EmbeddingSpace, Encode, Encoder, Engine, Error, Report, 
 use crate::args::{CollectionArgs, Common};
 use crate::interrupt::Interrupt;
 use crate::library;
-use crate::output::{Talk, count, printable};
+use crate::output::{Talk, count, mistake, printable};
 use crate::progress::{Meter, Unit, sample_rate};
 use crate::update::duration;
 
@@ -21,10 +21,10 @@ pub(crate) fn open(paths: &[PathBuf], args: &CollectionArgs, common: &Common, ta
     let first = paths.iter().find(|path| detect(path, column) == Some(SourceKind::Embeddings));
     let Some(path) = first else {
         if let Some(space) = &args.space {
-            bail!(
+            return Err(mistake(format!(
                 "--space {space} says which model made embeddings, and there are none among the paths; of a Parquet file, \
                  --vector-column says which column has them"
-            );
+            )));
         }
         return library::open_or_create(paths, common, talk);
     };

@@ -33,7 +33,7 @@ pub(crate) fn run(args: &Args, talk: &Talk) -> anyhow::Result<Outcome> {
         Command::Adapt(adapt) => adapt::run(adapt, common, talk),
         Command::Eval(eval) => eval::run(eval, common, talk),
         Command::Merge(merge) => curate::merge(merge, common, talk),
-        Command::Verify => library::verify(common, talk),
+        Command::Verify(args) => library::verify(args, common, talk),
         Command::Completions { shell } => shell::completions(*shell),
         Command::Man { dir } => shell::man(dir.as_deref()),
     }

@@ -14,7 +14,7 @@ use tintype::{Encode, Encoder, Engine, Error};
 use crate::added;
 use crate::args::{Arithmetic, Common};
 use crate::fetch::{fetch, fetch_added, hub};
-use crate::output::Talk;
+use crate::output::{Talk, replace};
 
 const MODELS: &str = "models.json";
 
@@ -92,6 +92,16 @@ pub(crate) fn open_existing(common: &Common, talk: &Talk) -> anyhow::Result<Engi
     open(common, talk)?.with_context(|| no_library(common))
 }
 
+/// As [`open_existing`], for what asks nothing of a model: none is fetched or loaded.
+pub(crate) fn open_without_model(common: &Common) -> anyhow::Result<Engine> {
+    let dir = directory(common)?;
+    match Engine::space(&dir) {
+        Ok(space) => Ok(Engine::open(&dir, Encoder::declared(space))?),
+        Err(Error::NoLibrary { .. }) => anyhow::bail!(no_library(common)),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// What to do where there is no library.
 pub(crate) fn no_library(common: &Common) -> String {
     let dir = directory(common).map(|dir| dir.display().to_string()).unwrap_or_default();
@@ -164,15 +174,7 @@ pub(crate) fn note(library: &Path, encoder: &Encoder, choice: &str) -> anyhow::R
     if models.insert(encoder.space().fingerprint.clone(), choice.clone()) == Some(choice) {
         return Ok(());
     }
-    let path = library.join(MODELS);
-    let write = || {
-        std::fs::create_dir_all(library)?;
-        // Written aside and renamed: a crash leaves the old file or the new one.
-        let aside = library.join(format!("{MODELS}.new"));
-        std::fs::write(&aside, serde_json::to_vec_pretty(&models)?)?;
-        std::fs::rename(&aside, &path)
-    };
-    write().with_context(|| format!("cannot write {}", path.display()))
+    replace(&library.join(MODELS), &serde_json::to_vec_pretty(&models)?)
 }
 
 /// Takes over from another library how its models are loaded.

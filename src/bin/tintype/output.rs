@@ -1,9 +1,12 @@
 //! Talking to the user: stdout for the answer, stderr for everything else.
 
 use std::fmt::Display;
+use std::fs::File;
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use indicatif::MultiProgress;
 use unicode_width::UnicodeWidthStr;
 
@@ -172,6 +175,40 @@ pub(crate) fn point_at(error: &tintype::Error, text: &str, talk: &Talk) {
     talk.line(format_args!("  {}{}", " ".repeat(before), talk.palette.red("^".repeat(place))));
 }
 
+/// A mistake in the command line that clap cannot see.
+#[derive(Debug)]
+struct Mistake(String);
+
+impl Display for Mistake {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Mistake {}
+
+/// The error of a command line that asks for what cannot be; the program ends with [`Outcome::Usage`].
+pub(crate) fn mistake(text: impl Into<String>) -> anyhow::Error {
+    anyhow::Error::new(Mistake(text.into()))
+}
+
+/// Puts bytes in the place of a file: whenever the machine stops, there is the old file or the new one. Folders are made.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    let write = || {
+        let folder = path.parent().unwrap_or(Path::new("."));
+        std::fs::create_dir_all(folder)?;
+        // Another process may be at it too.
+        let aside = path.with_extension(format!("new{}", std::process::id()));
+        let mut file = File::create(&aside)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&aside, path)?;
+        // A folder can be opened and synced on Unix alone.
+        if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
+}
+
 /// Tells an error in the words of a person, and says how the program ends.
 pub(crate) fn report(error: &anyhow::Error, talk: &Talk) -> Outcome {
     // Only our own writing fails without a word around it: the reader of the answer has seen enough.
@@ -189,6 +226,9 @@ pub(crate) fn report(error: &anyhow::Error, talk: &Talk) -> Outcome {
         }
     }
     talk.line(format_args!("{} {text}", talk.palette.red("error:")));
+    if error.is::<Mistake>() {
+        return Outcome::Usage;
+    }
     match error.downcast_ref() {
         Some(tintype::Error::BadQuery { .. } | tintype::Error::BadPattern { .. }) => Outcome::Usage,
         _ => Outcome::Partly,

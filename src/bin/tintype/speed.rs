@@ -1,7 +1,7 @@
 //! How fast a model is on this machine: measured by `tintype models bench`, kept in the user's cache, shown in the list.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -10,6 +10,7 @@ use tintype::model::PixelBatch;
 use tintype::{Encode, Encoder};
 
 use crate::args::Common;
+use crate::output::replace;
 
 /// Pictures of one call for each thread.
 const PICTURES: usize = 8;
@@ -75,13 +76,7 @@ pub(crate) fn note(name: &str, speed: Speed) -> anyhow::Result<()> {
     let path = file().context("this system does not say where programs keep their caches")?;
     let mut all = noted();
     all.insert(name.to_owned(), speed);
-    let write = || {
-        std::fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
-        let aside = path.with_extension(format!("new{}", std::process::id()));
-        std::fs::write(&aside, serde_json::to_vec_pretty(&all)?)?;
-        std::fs::rename(&aside, &path)
-    };
-    write().with_context(|| format!("cannot write {}", path.display()))
+    replace(&path, &serde_json::to_vec_pretty(&all)?)
 }
 
 fn file() -> Option<PathBuf> {

@@ -15,7 +15,7 @@ use crate::commands::eval::{Shown, show};
 use crate::commands::models;
 use crate::interrupt::Interrupt;
 use crate::library::{self, BUILTIN};
-use crate::output::{Outcome, Talk, count, printable};
+use crate::output::{Outcome, Talk, count, mistake, printable};
 
 pub(crate) const HELP: &str = "\
 Examples:
@@ -90,10 +90,10 @@ const STUDENT: f64 = 2.776;
 /// Runs `tintype adapt`.
 pub(crate) fn run(args: &AdaptArgs, common: &Common, talk: &Talk) -> anyhow::Result<Outcome> {
     if args.shots.contains(&0) {
-        bail!("--shots counts from 1");
+        return Err(mistake("--shots counts from 1"));
     }
     if args.shots.len() > 1 && !args.trial {
-        bail!("several numbers of shots are for --trial");
+        return Err(mistake("several numbers of shots are for --trial"));
     }
     let dataset = dataset(args)?;
     let choice = base(common)?;

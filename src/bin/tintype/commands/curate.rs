@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::{Args as ClapArgs, ValueEnum, ValueHint};
 use serde_json::json;
 use tintype::query::Parser;
@@ -13,7 +13,7 @@ use tintype::{Encoder, Engine, Error, ExportFormat, Filter, Group, Hit, Query, R
 
 use crate::args::{Common, cosine, share};
 use crate::interrupt::Interrupt;
-use crate::output::{Outcome, Talk, count, printable};
+use crate::output::{Outcome, Talk, count, mistake, printable};
 use crate::progress::{Meter, Unit};
 use crate::update::duration;
 use crate::{answer, library, output};
@@ -111,9 +111,9 @@ fn filter(words: &[String], talk: &Talk) -> anyhow::Result<Result<Filter, Outcom
     match parse(&text, talk) {
         Err(outcome) => Ok(Err(outcome)),
         Ok(query) if query.parts.is_empty() => Ok(Ok(query.filter)),
-        Ok(_) => {
-            bail!("only filters can stand here, such as where:\"width > 500\" or in:FOLDER; `search` looks for words")
-        }
+        Ok(_) => Err(mistake(
+            "only filters can stand here, such as where:\"width > 500\" or in:FOLDER; `search` looks for words",
+        )),
     }
 }
 
@@ -140,11 +140,12 @@ pub(crate) fn export(args: &ExportArgs, common: &Common, talk: &Talk) -> anyhow:
         (Some(Format::Parquet), _) | (None, "parquet") => ExportFormat::Parquet,
         (Some(Format::Jsonl), _) | (None, "jsonl" | "ndjson") => ExportFormat::JsonLines,
         (None, "csv" | "tsv" | "json" | "txt" | "npy" | "npz" | "tar") => {
-            bail!("{}: exports are folders, .parquet or .jsonl files", printable(&args.out.display().to_string()))
+            let out = printable(&args.out.display().to_string());
+            return Err(mistake(format!("{out}: exports are folders, .parquet or .jsonl files")));
         }
         (None, _) => ExportFormat::ClipRetrieval,
     };
-    let engine = library::open_existing(common, talk)?;
+    let engine = library::open_without_model(common)?;
     let begun = Instant::now();
     let meter = Meter::new(talk, "writing", Unit::Samples);
     let total = engine.status()?.photos;
@@ -256,7 +257,7 @@ pub(crate) fn dedup(args: &DedupArgs, common: &Common, talk: &Talk) -> anyhow::R
         Ok(filter) => filter,
         Err(outcome) => return Ok(outcome),
     };
-    let engine = library::open_existing(common, talk)?;
+    let engine = library::open_without_model(common)?;
     let begun = Instant::now();
     let meter = Meter::new(talk, "comparing", Unit::Photos);
     let request = engine.duplicates().threshold(args.threshold).filter(filter);

@@ -4,7 +4,6 @@ use std::cell::RefCell;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use anyhow::bail;
 use clap::{Args as ClapArgs, ValueEnum, ValueHint};
 use serde_json::Value;
 use tintype::Encode;
@@ -15,7 +14,7 @@ use crate::args::Common;
 use crate::commands::models;
 use crate::interrupt::Interrupt;
 use crate::library::{self, BUILTIN};
-use crate::output::{Outcome, Talk, count, printable};
+use crate::output::{Outcome, Talk, count, mistake, printable};
 use crate::progress::{Meter, Unit};
 
 pub(crate) const HELP: &str = "\
@@ -111,7 +110,7 @@ impl From<TaskName> for Task {
 /// Runs `tintype eval`.
 pub(crate) fn run(args: &EvalArgs, common: &Common, talk: &Talk) -> anyhow::Result<Outcome> {
     if args.recall_k.contains(&0) || args.fewshot_k == Some(0) {
-        bail!("--recall-k and --fewshot-k count from 1");
+        return Err(mistake("--recall-k and --fewshot-k count from 1"));
     }
     let options = options(args);
     let mut datasets = Vec::new();

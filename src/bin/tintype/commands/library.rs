@@ -6,7 +6,7 @@ use indicatif::HumanBytes;
 use serde::Serialize;
 use tintype::{Engine, Error, Source};
 
-use crate::args::{Common, RemoveArgs, StatusArgs};
+use crate::args::{Common, RemoveArgs, StatusArgs, VerifyArgs};
 use crate::library;
 use crate::output::{Outcome, Talk, count, printable};
 
@@ -124,7 +124,7 @@ pub(crate) fn status(args: &StatusArgs, common: &Common) -> anyhow::Result<Outco
 
 /// Forgets photos.
 pub(crate) fn remove(args: &RemoveArgs, common: &Common, talk: &Talk) -> anyhow::Result<Outcome> {
-    let engine = library::open_existing(common, talk)?;
+    let engine = library::open_without_model(common)?;
     let forgotten = engine.remove(&args.paths)?;
     if forgotten == 0 {
         talk.line("the library knows no photos there");
@@ -134,21 +134,42 @@ pub(crate) fn remove(args: &RemoveArgs, common: &Common, talk: &Talk) -> anyhow:
     Ok(Outcome::Done)
 }
 
-/// Checks every byte.
-pub(crate) fn verify(common: &Common, talk: &Talk) -> anyhow::Result<Outcome> {
-    let engine = library::open_existing(common, talk)?;
+/// `tintype verify --json`.
+#[derive(Serialize)]
+struct VerifyLine {
+    clean: bool,
+    records: u64,
+    without_vector: Vec<String>,
+    vectors_without_record: u64,
+    problems: Vec<String>,
+}
+
+/// Checks every byte of what the library knows.
+pub(crate) fn verify(args: &VerifyArgs, common: &Common, talk: &Talk) -> anyhow::Result<Outcome> {
+    let engine = library::open_without_model(common)?;
     let report = engine.verify()?;
+    let of = |part: &str, problem: &dyn std::fmt::Display| format!("{part}: {problem}");
+    let mut problems: Vec<String> = report.catalog.iter().map(|problem| of("catalog", problem)).collect();
+    problems.extend(report.index.problems.iter().map(|problem| of("index", problem)));
+    let captions = report.captions.iter().flat_map(|captions| &captions.problems);
+    problems.extend(captions.map(|problem| of("index of captions", problem)));
+    problems.extend(report.features.iter().map(|problem| of("kept features", problem)));
+    let without_vector: Vec<String> = report.missing.iter().map(|path| path.display().to_string()).collect();
+    let clean = report.is_clean();
     let mut out = io::stdout().lock();
-    for problem in &report.catalog {
-        writeln!(out, "catalog: {}", printable(problem))?;
+    if args.json {
+        let (records, vectors_without_record) = (report.records, report.orphans);
+        let line = VerifyLine { clean, records, without_vector, vectors_without_record, problems };
+        writeln!(out, "{}", serde_json::to_string(&line)?)?;
+        return Ok(if clean { Outcome::Done } else { Outcome::Partly });
     }
-    for problem in &report.index.problems {
-        writeln!(out, "index: {}", printable(&problem.to_string()))?;
+    for problem in &problems {
+        writeln!(out, "{}", printable(problem))?;
     }
-    for path in &report.missing {
-        writeln!(out, "no vector: {}", printable(&path.display().to_string()))?;
+    for path in &without_vector {
+        writeln!(out, "no vector: {}", printable(path))?;
     }
-    if !report.is_clean() {
+    if !clean {
         talk.line("the library is damaged; `tintype index` makes up for missing vectors");
         return Ok(Outcome::Partly);
     }

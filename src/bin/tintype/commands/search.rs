@@ -102,9 +102,18 @@ fn refresh(engine: &Engine, scope: &[PathBuf], args: &SearchArgs, talk: &Talk) -
     if paths.is_empty() {
         paths = update::known_folders(engine, talk)?;
     }
+    if paths.is_empty() {
+        return Ok(Outcome::Done);
+    }
     let interrupt = Interrupt::listen()?;
     let report = match update::update(engine, &paths, &args.walk, &interrupt, talk) {
         Ok(report) => report,
+        Err(Error::Busy { .. }) => {
+            talk.say(
+                talk.palette.dim("another process is bringing the library up to date; this is what it has so far"),
+            );
+            return Ok(Outcome::Done);
+        }
         Err(error @ (Error::NoRoot { .. } | Error::Cancelled | Error::BadPattern { .. })) => return Err(error.into()),
         Err(error) => {
             talk.say(format_args!(

@@ -129,7 +129,7 @@ fn libraries(args: &ServeArgs, common: &Common, talk: &Talk) -> anyhow::Result<V
         .iter()
         .map(|text| match text.split_once('=') {
             // A directory may have a = in its name.
-            Some((name, dir)) if !Path::new(text).exists() && !name.is_empty() => (Some(name), PathBuf::from(dir)),
+            Some((name, dir)) if !Path::new(text).exists() && !name.is_empty() => (Some(name), at_home(dir)),
             _ => (None, PathBuf::from(text)),
         })
         .collect();
@@ -155,6 +155,14 @@ fn libraries(args: &ServeArgs, common: &Common, talk: &Talk) -> anyhow::Result<V
         libraries.push((name, library));
     }
     Ok(libraries)
+}
+
+/// A path in which `~/` means what it means at the beginning of a word; behind a `=` many shells leave it as it is.
+fn at_home(path: &str) -> PathBuf {
+    match (path.strip_prefix("~/"), dirs::home_dir()) {
+        (Some(rest), Some(home)) => home.join(rest),
+        _ => PathBuf::from(path),
+    }
 }
 
 /// The name of a library that was not given one: that of its directory.
