@@ -117,7 +117,8 @@ impl Control {
     }
 }
 
-/// A merge under way. Dropped, it is given up: its thread is waited for, which takes a batch of a build at most, and its file goes.
+/// A merge under way. Dropped, it is given up: its thread is waited for, which takes a batch of a build at most, or as long as the
+/// recall of its graph is measured, and its file goes.
 pub(crate) struct Merging {
     pub(crate) job: Arc<Job>,
     control: Arc<Control>,

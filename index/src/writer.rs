@@ -230,6 +230,7 @@ impl Writer {
 
     /// As [`Writer::commit`] without a background, whether there is one or not: when it returns, what was due is merged. It tells
     /// `watch` how many vectors of a graph are in and how many there will be. If that breaks, the commit stands, without the graph.
+    /// It is not asked while vectors are encoded before that, nor while recall is measured and rows are written after it.
     ///
     /// # Errors
     /// As [`Writer::commit`], and [`Error::Cancelled`].
