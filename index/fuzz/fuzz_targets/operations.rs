@@ -146,7 +146,11 @@ impl Run {
     }
 
     fn writer(&mut self) -> &mut Writer {
-        self.writer.get_or_insert_with(|| self.index.writer().expect("nobody else writes"))
+        self.writer.get_or_insert_with(|| {
+            // What a writer left that was broken off is put in order first, and that may be what fails, once.
+            let again = |error| if matches!(error, Error::Io { .. }) { self.index.writer() } else { Err(error) };
+            self.index.writer().or_else(again).expect("nobody else writes")
+        })
     }
 
     fn add(&mut self, key: Key, vector: Vec<f32>) {
