@@ -5,9 +5,10 @@ use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
 use tintype::image::{DecodeOptions, Photo};
-use tintype::{Bounds, Condition, Encoder, Engine, Error, Filter, Hit, PixelBatch, Query, Term};
+use tintype::{Bounds, Condition, Encoder, Engine, Error, Filter, Hit, PixelBatch, Query, Ranking, Term};
 
 use crate::colours::Colours;
+use crate::ingest::photos::Photos;
 
 /// A folder of pictures of two colours each, and a library of them.
 struct Album {
@@ -181,6 +182,24 @@ fn pages_join_without_gaps() {
         assert_eq!(paths(&joined), paths(&all));
         assert!(album.engine.search(query.clone()).limit(0).run().unwrap().is_empty());
         assert!(album.engine.search(query).offset(usize::MAX).limit(usize::MAX).run().unwrap().is_empty());
+    }
+}
+
+#[test]
+fn fused_scores_do_not_depend_on_how_many_are_asked_for() {
+    let photos = Photos::new();
+    // More than are fused; the shorter a name, the better the words rank it, whatever the picture.
+    for n in 0..1200 {
+        photos.write(&format!("red{} {n}.png", " thing".repeat(n as usize * 7919 % 31)), n);
+    }
+    let engine = photos.engine();
+    engine.ingest([photos.dir()]).run().unwrap();
+    let best = |limit| engine.search("red").ranking(Ranking::Hybrid).limit(limit).keys().unwrap();
+    let all = best(2000);
+    assert_eq!(all.len(), 1200, "what no ranking has among its best follows");
+    assert!(all.is_sorted_by(|a, b| a.1 >= b.1));
+    for limit in [20, 900, 1100] {
+        assert_eq!(best(limit), all[..limit]);
     }
 }
 

@@ -12,7 +12,8 @@ use crate::engine::{Engine, Snapshot};
 use crate::query::{Condition, Filter, Query, Term};
 use crate::{Error, Result};
 
-/// Photos of each ranking that a hybrid search fuses, at least.
+/// Photos of each ranking that a hybrid search fuses. The same for every page: the score of a photo must not depend on how many
+/// are asked for.
 const DEPTH: usize = 1000;
 
 /// One answer.
@@ -39,7 +40,8 @@ pub enum Ranking {
     Caption,
     /// The words of captions and file names, by BM25; the score is the higher the better.
     Words,
-    /// All of these that the library has, by reciprocal rank fusion; the score is the sum of 1 ÷ (60 + rank).
+    /// All of these that the library has, by reciprocal rank fusion; the score is the sum of 1 ÷ (60 + rank) over the best
+    /// thousand of each. What is in none of them follows by its picture alone.
     Hybrid,
 }
 
@@ -182,14 +184,16 @@ impl Search<'_> {
                 Ranking::Caption => near(&[(captions(snapshot)?, most)])?.remove(0),
                 Ranking::Words => words.rank(snapshot, &filter, most)?.ok_or_else(no_words)?,
                 Ranking::Hybrid => {
-                    let depth = DEPTH.max(most.saturating_mul(2));
-                    let mut indexes = vec![(&snapshot.index, depth)];
-                    indexes.extend(snapshot.captions.as_ref().map(|captions| (captions, depth)));
-                    let mut rankings = near(&indexes)?;
-                    rankings.extend(words.rank(snapshot, &filter, depth)?);
+                    let mut indexes = vec![(&snapshot.index, DEPTH)];
+                    indexes.extend(snapshot.captions.as_ref().map(|captions| (captions, DEPTH)));
+                    if most > DEPTH {
+                        indexes.push((&snapshot.index, most));
+                    }
                     let keys = |ranking: Vec<(Key, f32)>| ranking.into_iter().map(|(key, _)| key).collect();
-                    let rankings: Vec<Vec<Key>> = rankings.into_iter().map(keys).collect();
-                    fuse(&rankings)
+                    let mut rankings: Vec<Vec<Key>> = near(&indexes)?.into_iter().map(keys).collect();
+                    let deep = if most > DEPTH { rankings.pop() } else { None };
+                    rankings.extend(words.rank(snapshot, &filter, DEPTH)?.map(keys));
+                    fuse(&rankings, &deep.unwrap_or_default())
                 }
             }
         };
