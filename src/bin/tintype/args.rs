@@ -233,7 +233,12 @@ pub(crate) struct CollectionArgs {
     pub(crate) vector_column: Option<String>,
 }
 
-/// A score, or the least of scores.
+/// The least of scores: of a query with weights they have no bounds, nor have those of words.
+pub(crate) fn least_score(text: &str) -> Result<f32, String> {
+    text.parse().ok().filter(|number: &f32| number.is_finite()).ok_or_else(|| "expected a number".to_owned())
+}
+
+/// A likeness, or the least of them.
 pub(crate) fn cosine(text: &str) -> Result<f32, String> {
     let number = text.parse().ok().filter(|number| (-1.0..=1.0).contains(number));
     number.ok_or_else(|| "expected a number from -1 to 1".to_owned())
@@ -352,7 +357,7 @@ pub(crate) struct PageArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) offset: usize,
     /// Only photos with at least this score
-    #[arg(long, value_name = "SCORE", allow_negative_numbers = true, value_parser = cosine)]
+    #[arg(long, value_name = "SCORE", allow_negative_numbers = true, value_parser = least_score)]
     pub(crate) min_score: Option<f32>,
     /// Share of the true best photos that is enough, 0 to 1; below 1 a large library answers faster
     #[arg(long, value_name = "SHARE", default_value_t = 1.0, value_parser = share)]

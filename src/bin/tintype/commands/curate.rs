@@ -11,7 +11,7 @@ use serde_json::json;
 use tintype::query::Parser;
 use tintype::{Encoder, Engine, Error, ExportFormat, Filter, Group, Hit, Query, Record};
 
-use crate::args::{Common, cosine, share};
+use crate::args::{Common, cosine, least_score, share};
 use crate::interrupt::Interrupt;
 use crate::output::{Outcome, Talk, count, mistake, printable};
 use crate::progress::{Meter, Unit};
@@ -56,7 +56,7 @@ pub(crate) struct FilterArgs {
     #[arg(long)]
     link: bool,
     /// Only photos with at least this score
-    #[arg(long, value_name = "SCORE", allow_negative_numbers = true, value_parser = cosine)]
+    #[arg(long, value_name = "SCORE", allow_negative_numbers = true, value_parser = least_score)]
     min_score: Option<f32>,
     /// At most so many photos [default: 100, or with --min-score all that have it]
     #[arg(long, short = 't', value_name = "N")]
