@@ -1,6 +1,6 @@
 """Runs both servers in turn under the same load and writes what came of it as Markdown.
 
-usage: measure.py PROGRAM VECTORS ROOM SECONDS REPORT
+usage: measure.py PROGRAM VECTORS ROOM SECONDS REPORT [ROUNDS]
 """
 
 import json
@@ -24,7 +24,7 @@ KINDS = {
     "images-full": "images, 40 with metadata",
 }
 REQUESTS = 200_000
-ROUNDS = 3
+ROUNDS = int(sys.argv[6]) if len(sys.argv) > 6 else 3
 
 
 @contextmanager
@@ -74,9 +74,7 @@ def loads(addresses):
     """Of each server and kind the medians of its rounds; the servers take turns, so that each has its share of what else goes on."""
     results = {}
     for kind in KINDS:
-        # What comes with metadata is heavier and steadier: a third of the time tells as much.
-        lasting = max(5, seconds // ROUNDS // (1 if kind.endswith("ids") else 3))
-        rounds = [[load(address, kind, lasting) for address in addresses] for _ in range(ROUNDS)]
+        rounds = [[load(address, kind) for address in addresses] for _ in range(ROUNDS)]
         for address, of_one in zip(addresses, zip(*rounds)):
             result = {key: median(one[key] for one in of_one) for key in ("per_second", "p50_ms", "p99_ms")}
             result["errors"] = sum(one["errors"] for one in of_one)
@@ -143,9 +141,9 @@ report.write_text(
     f"""# Measured on {date.today()}
 
 {model[1] if model else "a processor"}, {len(os.sched_getaffinity(0))} core(s) shared by server and load; load average {os.getloadavg()[0]:.1f} at the end; commit {commit}.
-`benches/compare/serve/run {Path(vectors).name} {seconds}`: `wrk -t1 -c64`, {seconds} seconds for ids, a third of that with metadata.
+`benches/compare/serve/run {Path(vectors).name} {seconds} {ROUNDS}`: `wrk -t1 -c64`, {seconds} seconds on end for each server and kind of request.
 
-100,000 vectors, 1,203 texts as queries, 64 connections; medians of {ROUNDS} rounds, the servers in turn. Recall is the share found of the
+100,000 vectors, 1,203 texts as queries, 64 connections; {f"medians of {ROUNDS} rounds" if ROUNDS > 1 else "one round"}, the servers in turn. Recall is the share found of the
 ten nearest to a text. Two comparisons, tintype's recall in neither of them the lesser: clip_back with the index as clip_index made it
 here ({made['index_param']}: autofaiss takes what it finds within 10 ms, so a faster machine gives a slower and better index) beside
 the first of tintype's settings that finds as much, and tintype as it is by default beside the widest clip_back that does not find more.
