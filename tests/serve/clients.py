@@ -13,7 +13,9 @@ import sysconfig
 import tempfile
 import threading
 from pathlib import Path
+from urllib.parse import quote
 
+import requests
 from playwright.sync_api import sync_playwright
 
 from running import index, make_photos, served
@@ -39,8 +41,9 @@ def check_client(address: str, photos: Path) -> None:
     own = next(photos.glob("blue*.ppm"))
     found = client.query(image=str(own))
     assert Path(found[0]["image_path"]).name == own.name and found[0]["similarity"] > 0.99, found[0]
-    again = client.query(embedding_input=[0.1 * (n % 7) for n in range(256)])
-    assert isinstance(again, dict) or len(again) > 0
+    dimensions = requests.get(f"{address}/api/v1/status").json()["libraries"][0]["dimensions"]
+    found = client.query(embedding_input=[0.1 * (n % 7) for n in range(dimensions)])
+    assert isinstance(found, list) and 0 < len(found) <= 10, found
     refused = client.query(image="http://127.0.0.1/x.jpg")
     assert "does not fetch" in refused["message"], refused
     other = module.ClipClient(url=f"{address}/knn-service", indice_name="none", modality=module.Modality.TEXT)
@@ -48,12 +51,22 @@ def check_client(address: str, photos: Path) -> None:
     print("ClipClient: text, picture, vector and mistakes are answered as it expects")
 
 
-def serve_front() -> http.server.ThreadingHTTPServer:
+def check_addresses(address: str, pictures: str, photos: Path) -> None:
+    client = clip_client().ClipClient(url=f"{address}/knn-service", indice_name="example", num_images=10)
+    own = next(photos.glob("green*.ppm"))
+    found = client.query(image=f"{pictures}/{quote(own.name)}")
+    assert isinstance(found, list) and Path(found[0]["image_path"]).name == own.name, found
+    absent = client.query(image=f"{pictures}/none.ppm")
+    assert "could not be fetched" in absent["message"], absent
+    print("ClipClient: pictures are fetched from addresses where that is allowed")
+
+
+def host(folder: Path) -> http.server.ThreadingHTTPServer:
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_):
             pass
 
-    build = functools.partial(Quiet, directory=SITE / "front" / "build")
+    build = functools.partial(Quiet, directory=folder)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), build)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server
@@ -94,12 +107,15 @@ def main() -> None:
         photos, library = Path(room) / "photos", Path(room) / "library"
         make_photos(photos, 120)
         index(program, library, photos)
-        front = serve_front()
-        origin = f"http://127.0.0.1:{front.server_address[1]}"
+        front, pictures = host(SITE / "front" / "build"), host(photos)
+        origin, theirs = (f"http://127.0.0.1:{server.server_address[1]}" for server in (front, pictures))
         with served(program, f"example={library}", "--allow-origin", origin, "--thumbnails", Path(room) / "small") as (address, _):
             check_client(address, photos)
             check_front(address, origin, screenshots)
-        front.shutdown()
+        with served(program, f"example={library}", "--allow-image-url", "--allow-private-url") as (address, _):
+            check_addresses(address, theirs, photos)
+        for server in (front, pictures):
+            server.shutdown()
 
 
 main()
