@@ -2,11 +2,12 @@
 
 mod client;
 mod clip_retrieval;
+mod load;
 
 use std::time::{Duration, Instant};
 
 use client::{Running, options};
-use serde_json::json;
+use serde_json::{Value, json};
 use tintype::Engine;
 use tintype::server::{Fetch, Library, Server, ServerOptions};
 
@@ -43,10 +44,29 @@ fn the_api_answers_what_the_command_line_answers() {
     let ranked = running.post("/api/v1/rank", &json!({"q": query, "limit": 5, "offset": 1})).json();
     let ids: Vec<u64> = hits.iter().map(|hit| hit.record.key).collect();
     assert_eq!(ranked["ids"], json!(ids));
-    assert_eq!(ranked["shapes"], json!([150, 150, 150, 150, 150]));
+    assert_eq!((&ranked["shapes"], &ranked["more"]), (&json!([150, 150, 150, 150, 150]), &json!(true)));
     let listed = running.get("/api/v1/search?limit=100").json();
     assert_eq!((&listed["scored"], &listed["items"][0]["score"]), (&json!(false), &json!(null)));
-    assert_eq!(listed["items"].as_array().unwrap().len(), 12);
+    assert_eq!((listed["items"].as_array().unwrap().len(), &listed["more"]), (12, &json!(false)));
+}
+
+#[test]
+fn results_without_near_duplicates_come_in_pages() {
+    let (_photos, running) = served();
+    let ids = |page: Value| {
+        let mut body = json!({"q": "red", "parts": [{"id": 1}], "deduplicate": true, "similarity": 0.98});
+        body.as_object_mut().unwrap().extend(page.as_object().unwrap().clone());
+        let found = running.post("/api/v1/rank", &body).json();
+        (found["ids"].as_array().unwrap().clone(), found["more"].as_bool().unwrap())
+    };
+    // The first four of the one folder are those of the other.
+    let (all, more) = ids(json!({"limit": 100}));
+    assert!((4..=8).contains(&all.len()) && !more, "{all:?}");
+    let (first, more) = ids(json!({"limit": 2}));
+    let (second, _) = ids(json!({"limit": 100, "offset": 2}));
+    assert!(more);
+    assert_eq!([first, second].concat(), all);
+    assert_eq!(ids(json!({"limit": 0})).0.len(), 0);
 }
 
 #[test]
@@ -79,6 +99,8 @@ fn parts_of_every_kind_add_up() {
     running.post("/api/v1/search", &json!({"parts": [{"path": "a\0b"}]})).refuses(400, "no photo");
     running.get("/api/v1/search?limit=many").refuses(400, "limit");
     running.get("/api/v1/search?q=after:2024-99").refuses(400, "");
+    running.get("/api/v1/search?q=red&recall=1.5").refuses(400, "recall");
+    assert_eq!(running.get("/api/v1/search?q=red&recall=0.9&limit=3").json()["items"].as_array().unwrap().len(), 3);
     running.get("/api/v1/similar?id=4711").refuses(400, "4711");
 }
 
@@ -371,4 +393,14 @@ fn embeddings_without_their_model_refuse_words_and_are_no_fault_of_the_server() 
     let found = running.get("/api/v1/search?q=text:caption&limit=2").json();
     assert_eq!(found["items"].as_array().unwrap().len(), 2);
     assert_eq!(running.get("/api/v1/similar?id=3&limit=1").status, 200);
+    let table = running.post("/api/v1/search", &json!({"limit": 1, "format": "csv"}));
+    let columns = running.get("/api/v1/status").json()["libraries"][0]["columns"].clone();
+    let titles: Vec<&str> = table.text().lines().next().unwrap().split(',').collect();
+    for column in columns.as_array().unwrap() {
+        let column = column.as_str().unwrap();
+        assert!(
+            titles[20..].iter().any(|title| title.trim_start_matches("metadata.") == column),
+            "{column}: {titles:?}"
+        );
+    }
 }

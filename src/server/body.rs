@@ -6,20 +6,26 @@ use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
-use tokio::sync::SemaphorePermit;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::failure::Failure;
-use super::service::Service;
+use super::service::{BODIES, Service};
 
-/// A body, and its share of the memory that bodies may take.
-pub(super) struct Body<'a> {
+/// A body.
+pub(super) struct Body {
     pub(super) bytes: Bytes,
-    _share: SemaphorePermit<'a>,
+    pub(super) share: Share,
+}
+
+/// A share of the memory that bodies may take: held for as long as there is anything of the body, a picture that waits to be
+/// looked at included.
+pub(super) struct Share {
+    _kib: OwnedSemaphorePermit,
 }
 
 impl Service {
-    /// Reads a body; waits while too many others are being read.
-    pub(super) async fn body(&self, request: Request) -> Result<Body<'_>, Failure> {
+    /// Reads a body; waits while others take too much memory.
+    pub(super) async fn body(&self, request: Request) -> Result<Body, Failure> {
         let limit = self.options.max_body;
         let length =
             request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
@@ -27,12 +33,14 @@ impl Service {
         if length > limit {
             return Err(Failure::too_large(limit));
         }
-        let share = u32::try_from((length >> 10) + 1).unwrap_or(u32::MAX);
-        let share = self.bodies.acquire_many(share).await.map_err(|error| Failure::internal(error.to_string()))?;
+        // No more than there is: a body that may be larger than all of it has it alone.
+        let share = u32::try_from(((length >> 10) + 1).min(BODIES >> 10)).unwrap_or(u32::MAX);
+        let share = Arc::clone(&self.bodies).acquire_many_owned(share).await;
+        let share = Share { _kib: share.map_err(|error| Failure::internal(error.to_string()))? };
         // Half of what the whole request may take: a body that drips is told so while there is time to.
         let read = tokio::time::timeout(self.options.deadline / 2, Bytes::from_request(request, &())).await;
         match read.map_err(|_| Failure::slow())? {
-            Ok(bytes) => Ok(Body { bytes, _share: share }),
+            Ok(bytes) => Ok(Body { bytes, share }),
             Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => Err(Failure::too_large(limit)),
             Err(_) => Err(Failure::bad("the body could not be read to its end")),
         }

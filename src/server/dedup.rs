@@ -4,10 +4,15 @@
 //! group, so a chain of similar pictures collapses into one. Our own answers hide a picture only if it is close to one that
 //! is shown: the result does not depend on how many follow, which pages of a long list need.
 
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
 use rayon::prelude::*;
 
 /// Cosine above which clip-retrieval takes two pictures for one.
 pub(super) const THRESHOLD: f32 = 0.94;
+
+/// Results that near duplicates are looked for among: the work grows with the square of it.
+pub(super) const EXAMINED: usize = 10_000;
 
 /// Below this many rows threads cost more than they save.
 const PARALLEL: usize = 256;
@@ -41,28 +46,51 @@ impl Rows {
 pub(super) fn best_of_groups(rows: &Rows, threshold: f32) -> Vec<usize> {
     let count = rows.len();
     let arch = pulp::Arch::new();
-    let near = |at: usize| -> Vec<usize> {
+    let groups = Groups((0..count).map(AtomicUsize::new).collect());
+    let join = |at: usize| {
         let row = rows.row(at);
-        arch.dispatch(|| (at + 1..count).filter(|&other| dot(row, rows.row(other)) > threshold).collect())
+        arch.dispatch(|| {
+            for other in (at + 1..count).filter(|&other| dot(row, rows.row(other)) > threshold) {
+                groups.join(at, other);
+            }
+        });
     };
-    let pairs: Vec<Vec<usize>> =
-        if count < PARALLEL { (0..count).map(near).collect() } else { (0..count).into_par_iter().map(near).collect() };
-    let mut group: Vec<usize> = (0..count).collect();
-    for (at, others) in pairs.iter().enumerate() {
-        for &other in others {
-            let (a, b) = (root(&mut group, at), root(&mut group, other));
-            group[a.max(b)] = a.min(b);
-        }
+    if count < PARALLEL {
+        (0..count).for_each(join);
+    } else {
+        (0..count).into_par_iter().for_each(join);
     }
-    (0..count).filter(|&at| root(&mut group, at) == at).collect()
+    (0..count).filter(|&at| groups.root(at) == at).collect()
 }
 
-fn root(group: &mut [usize], mut at: usize) -> usize {
-    while group[at] != at {
-        group[at] = group[group[at]];
-        at = group[at];
+/// Which rows are in one group, joined pair by pair from any thread. Each row points to an earlier one of its group, the first
+/// to itself; so the root of a group is its first row, in whatever order pairs are found.
+struct Groups(Vec<AtomicUsize>);
+
+impl Groups {
+    fn root(&self, mut at: usize) -> usize {
+        loop {
+            let parent = self.0[at].load(Relaxed);
+            if parent == at {
+                return at;
+            }
+            // Only roots are ever compared and swapped, and what is none never becomes one: this store disturbs nobody.
+            let beyond = self.0[parent].load(Relaxed);
+            self.0[at].store(beyond, Relaxed);
+            at = beyond;
+        }
     }
-    at
+
+    fn join(&self, a: usize, b: usize) {
+        loop {
+            let (a, b) = (self.root(a), self.root(b));
+            let (first, later) = (a.min(b), a.max(b));
+            // Fails where another thread has just put the later one below something else.
+            if first == later || self.0[later].compare_exchange(later, first, Relaxed, Relaxed).is_ok() {
+                return;
+            }
+        }
+    }
 }
 
 /// What is shown so far, for the rule of our own answers.
@@ -127,6 +155,12 @@ mod tests {
         let angles: Vec<f32> = (0..PARALLEL + 44).map(|n| (n * 7919 % 360) as f32).collect();
         let rows = at_angles(&angles);
         assert_eq!(best_of_groups(&rows, 0.9), [0], "a full circle is one chain");
+    }
+
+    #[test]
+    fn rows_that_are_all_alike_are_one_group() {
+        // Every thread joins every row to the same group.
+        assert_eq!(best_of_groups(&at_angles(&[30.0; 4000]), THRESHOLD), [0]);
     }
 
     #[test]

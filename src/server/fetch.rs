@@ -3,7 +3,10 @@
 //! A server that fetches what strangers ask for is a way into the network that it stands in; the [`Fetcher`] keeps it out of
 //! private ones.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::Fetch;
 use super::failure::{Failure, chain};
@@ -14,15 +17,44 @@ use crate::fetch::{Fetcher, Limits};
 /// How long a picture may take to come. A client waits, so nothing is tried twice.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Requests that fetch at a time; more wait. Waiting for somebody else's server is no work, so it is not done where work is.
+pub(super) const FETCHING: usize = 8;
+
+/// A place among the requests that fetch. Kept until the request is answered, so what is fetched and not yet looked at is
+/// bounded: by the places, and in each by the size of a request.
+pub(super) struct Fetching {
+    service: Arc<Service>,
+    place: Arc<OwnedSemaphorePermit>,
+    left: usize,
+}
+
 impl Service {
-    /// The bytes at an address.
-    pub(super) fn fetched(&self, address: &str) -> Result<Vec<u8>, Failure> {
-        match self.options.fetch {
-            Fetch::Never => Err(Failure::bad(
+    /// A place among the requests that fetch.
+    pub(super) async fn fetching(self: &Arc<Self>) -> Result<Fetching, Failure> {
+        if self.options.fetch == Fetch::Never {
+            return Err(Failure::bad(
                 "this server does not fetch pictures from addresses; send the picture itself as image",
-            )),
-            from => self.metrics.time(Step::Download, || download(address, from, self.options.max_body as u64)),
+            ));
         }
+        let place = Arc::clone(&self.fetching).acquire_owned().await;
+        let place = Arc::new(place.map_err(|error| Failure::internal(error.to_string()))?);
+        Ok(Fetching { service: Arc::clone(self), place, left: self.options.max_body })
+    }
+}
+
+impl Fetching {
+    /// The bytes at an address.
+    pub(super) async fn bytes(&mut self, address: String) -> Result<Vec<u8>, Failure> {
+        let (service, place, left) = (Arc::clone(&self.service), Arc::clone(&self.place), self.left as u64);
+        let work = move || {
+            // A client that has gone does not make its place free before the thread is.
+            let _place = place;
+            service.metrics.time(Step::Download, || download(&address, service.options.fetch, left))
+        };
+        let fetched = tokio::task::spawn_blocking(work).await;
+        let bytes = fetched.map_err(|error| Failure::internal(error.to_string()))??;
+        self.left -= bytes.len().min(self.left);
+        Ok(bytes)
     }
 }
 

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::json;
-use super::metrics::Gauge;
+use super::metrics::{Form, Gauge};
 use super::service::Service;
 
 /// Names of the libraries.
@@ -30,13 +30,21 @@ struct Config<'a> {
 }
 
 /// What clip-retrieval's front needs to know to begin.
-pub(super) async fn config(headers: HeaderMap) -> Response {
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("127.0.0.1");
-    json::python(&Config { backend: format!("http://{host}/"), index: "", url_column: "url" })
+pub(super) async fn config(State(service): State<Arc<Service>>, headers: HeaderMap) -> Response {
+    let told = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let asked = || {
+        // Before a proxy the connection is another one than behind it.
+        let secure = told("x-forwarded-proto").is_some_and(|scheme| scheme.eq_ignore_ascii_case("https"));
+        let scheme = if secure { "https" } else { "http" };
+        format!("{scheme}://{}/", told(header::HOST.as_str()).unwrap_or("127.0.0.1"))
+    };
+    let options = &service.options;
+    let backend = options.backend.clone().unwrap_or_else(asked);
+    json::python(&Config { backend, index: "", url_column: &options.url_column })
 }
 
-/// Counters as Prometheus text.
-pub(super) async fn metrics(State(service): State<Arc<Service>>) -> Response {
+/// Counters as Prometheus text, or as OpenMetrics where that is asked for.
+pub(super) async fn metrics(State(service): State<Arc<Service>>, headers: HeaderMap) -> Response {
     let gauge = |library: &super::view::Served| {
         let view = library.view();
         Gauge {
@@ -46,8 +54,12 @@ pub(super) async fn metrics(State(service): State<Arc<Service>>) -> Response {
         }
     };
     let gauges: Vec<Gauge> = service.libraries.iter().map(gauge).collect();
-    let text = service.metrics.text(&gauges);
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+    let accepted = headers.get(header::ACCEPT).and_then(|accepted| accepted.to_str().ok());
+    let form = match accepted.is_some_and(|accepted| accepted.contains("application/openmetrics-text")) {
+        true => Form::OpenMetrics,
+        false => Form::Prometheus,
+    };
+    ([(header::CONTENT_TYPE, form.media_type())], service.metrics.text(&gauges, form)).into_response()
 }
 
 /// The costs of a request by step, for people.

@@ -18,7 +18,8 @@ use serde_json::{Map, Value};
 use tintype_index::Neighbor;
 use utoipa::ToSchema;
 
-use super::dedup::{Rows, THRESHOLD, best_of_groups};
+use super::body::{Body, Share};
+use super::dedup::{EXAMINED, Rows, THRESHOLD, best_of_groups};
 use super::failure::{Failure, Message};
 use super::metrics::Step;
 use super::picture::is_at_hand;
@@ -65,7 +66,7 @@ pub(super) struct KnnRequest {
     /// How many results; as many as `num_images` if it is not said.
     #[serde(default)]
     num_result_ids: Option<u32>,
-    /// Whether near duplicates are left out.
+    /// Whether near duplicates are left out; then at most the best 10,000 are looked at.
     #[serde(default, deserialize_with = "truth")]
     #[schema(value_type = bool)]
     deduplicate: bool,
@@ -128,14 +129,18 @@ pub(super) struct Entry {
     image: Option<String>,
 }
 
-impl Serialize for Entry {
+/// One result with the columns that are wanted.
+struct Told<'a>(&'a Entry, Option<&'a [String]>);
+
+impl Serialize for Told<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Told(entry, only) = *self;
         let mut map = serializer.serialize_map(None)?;
-        if let Some((record, metadata)) = &self.record {
-            Columns { record, metadata, image: self.image.as_deref() }.write(&mut map)?;
+        if let Some((record, metadata)) = &entry.record {
+            Columns { record, metadata, image: entry.image.as_deref(), only }.write(&mut map)?;
         }
-        map.serialize_entry("id", &self.id)?;
-        map.serialize_entry("similarity", &self.similarity)?;
+        map.serialize_entry("id", &entry.id)?;
+        map.serialize_entry("similarity", &entry.similarity)?;
         map.end()
     }
 }
@@ -154,9 +159,9 @@ pub(super) async fn service(State(service): State<Arc<Service>>, request: Reques
 }
 
 async fn answer(service: &Arc<Service>, request: Request) -> Result<Response, Failure> {
-    let body = service.body(request).await?;
-    let mut request: KnnRequest = body::json(&body.bytes)?;
-    drop(body);
+    let Body { bytes, share } = service.body(request).await?;
+    let mut request: KnnRequest = body::json(&bytes)?;
+    drop(bytes);
     let view = service.view(request.indice_name.as_deref())?;
     let by_caption = request.modality != "image";
     if by_caption && view.captions.is_none() {
@@ -168,16 +173,17 @@ async fn answer(service: &Arc<Service>, request: Request) -> Result<Response, Fa
     let search = Search {
         service: Arc::clone(service),
         view,
-        wanted: wanted.min(service.options.max_results),
+        wanted: wanted.min(service.options.max_results).min(if request.deduplicate { EXAMINED } else { usize::MAX }),
         with_record,
         by_caption,
         deduplicate: request.deduplicate,
+        _share: share,
     };
     let entries = match asked {
         Asked::Vector(vector) if search.is_quick() => {
             let near = search.nearest(&vector)?;
             let entries = search.entries(near)?;
-            if entries.iter().any(|entry| entry.record.as_ref().is_some_and(|(record, _)| is_at_hand(record))) {
+            if entries.iter().any(|entry| entry.record.as_ref().is_some_and(|(record, _)| service.shows(record))) {
                 service.compute.run(move || Ok(search.with_pictures(entries))).await?
             } else {
                 entries
@@ -199,15 +205,18 @@ async fn answer(service: &Arc<Service>, request: Request) -> Result<Response, Fa
             service.compute.run(work).await?
         }
         Asked::Address(address) => {
+            let mut fetching = service.fetching().await?;
+            let bytes = fetching.bytes(address).await?;
             let work = move || {
-                let bytes = search.service.fetched(&address)?;
+                let _fetching = fetching;
                 let vector = search.service.picture_vector(&search.view, &bytes)?;
                 search.all(&vector)
             };
             service.compute.run(work).await?
         }
     };
-    Ok(json::python(&entries))
+    let only = service.options.columns.as_deref();
+    Ok(json::python(&entries.iter().map(|entry| Told(entry, only)).collect::<Vec<_>>()))
 }
 
 struct Search {
@@ -217,6 +226,7 @@ struct Search {
     with_record: usize,
     by_caption: bool,
     deduplicate: bool,
+    _share: Share,
 }
 
 impl Search {
@@ -287,12 +297,18 @@ impl Search {
 }
 
 impl Service {
+    /// Whether the picture of a photo stands in answers.
+    fn shows(&self, record: &Record) -> bool {
+        let wanted = |only: &Vec<String>| only.iter().any(|name| name == "image" || name == "image_path");
+        self.options.columns.as_ref().is_none_or(wanted) && is_at_hand(record)
+    }
+
     /// The picture of a photo as it stands in answers.
     fn inlined(&self, view: &View, record: &Record) -> Option<String> {
-        if !is_at_hand(record) {
+        if !self.shows(record) {
             return None;
         }
-        self.thumbnail(view, record, INLINED).ok().map(|jpeg| STANDARD.encode(jpeg))
+        self.thumbnail(view, record, INLINED, None).ok().map(|jpeg| STANDARD.encode(jpeg))
     }
 
     /// The vector of a text.
@@ -345,9 +361,9 @@ pub(super) struct Metadata<'a> {
     (status = 400, description = "A mistake in the request", body = Message),
     (status = 404, description = "No such library or photo", body = Message)))]
 pub(super) async fn metadata(State(service): State<Arc<Service>>, request: Request) -> Result<Response, Failure> {
-    let body = service.body(request).await?;
-    let request: MetadataRequest = body::json(&body.bytes)?;
-    drop(body);
+    let Body { bytes, share } = service.body(request).await?;
+    let request: MetadataRequest = body::json(&bytes)?;
+    drop(bytes);
     let view = service.view(request.indice_name.as_deref())?;
     let limit = service.options.max_results;
     if request.ids.len() > limit {
@@ -356,6 +372,7 @@ pub(super) async fn metadata(State(service): State<Arc<Service>>, request: Reque
     let work = {
         let service = Arc::clone(&service);
         move || {
+            let _share = share;
             let described = service.metrics.time(Step::Metadata, || view.described(&request.ids))?;
             if let Some(id) = missing(&request.ids, described.iter().map(|(record, _)| record.key)) {
                 return Err(Failure::absent(format!("the library has no photo of the number {id}")));
@@ -364,12 +381,13 @@ pub(super) async fn metadata(State(service): State<Arc<Service>>, request: Reque
                 (position < MAX_INLINED).then(|| service.inlined(&view, record)).flatten()
             };
             let images: Vec<Option<String>> = described.par_iter().enumerate().map(image).collect();
+            let only = service.options.columns.as_deref();
             let entries: Vec<Metadata<'_>> = described
                 .iter()
                 .zip(&images)
                 .map(|((record, metadata), image)| Metadata {
                     id: record.key,
-                    metadata: Columns { record, metadata, image: image.as_deref() },
+                    metadata: Columns { record, metadata, image: image.as_deref(), only },
                 })
                 .collect();
             Ok(json::python(&entries))

@@ -94,6 +94,24 @@ pub(super) struct Metrics {
     created: f64,
 }
 
+/// How counters are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Prometheus text, format 0.0.4.
+    Prometheus,
+    /// OpenMetrics 1.0.0: the time of creation belongs to its histogram, a counter is called without `_total`, the end is marked.
+    OpenMetrics,
+}
+
+impl Form {
+    pub(super) fn media_type(self) -> &'static str {
+        match self {
+            Form::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
+            Form::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
+
 /// What a library says of itself for `/metrics`.
 pub(super) struct Gauge {
     pub(super) library: String,
@@ -123,8 +141,8 @@ impl Metrics {
         self.answers[usize::from(status / 100).clamp(1, 5) - 1].fetch_add(1, Relaxed);
     }
 
-    /// Prometheus text, format 0.0.4.
-    pub(super) fn text(&self, libraries: &[Gauge]) -> String {
+    /// The counters.
+    pub(super) fn text(&self, libraries: &[Gauge], form: Form) -> String {
         let mut text = String::with_capacity(16 << 10);
         // Writing into a String cannot fail.
         for (histogram, (name, help)) in self.steps.iter().zip(STEPS) {
@@ -137,11 +155,14 @@ impl Metrics {
             total += histogram.buckets[BOUNDS.len()].load(Relaxed);
             let _ = writeln!(text, "{name}_bucket{{le=\"+Inf\"}} {total}.0\n{name}_count {total}.0");
             let _ = writeln!(text, "{name}_sum {:?}", histogram.sum());
-            let _ = writeln!(text, "# HELP {name}_created {help}\n# TYPE {name}_created gauge");
+            if form == Form::Prometheus {
+                let _ = writeln!(text, "# HELP {name}_created {help}\n# TYPE {name}_created gauge");
+            }
             let _ = writeln!(text, "{name}_created {:?}", self.created);
         }
         let name = "tintype_answers_total";
-        let _ = writeln!(text, "# HELP {name} Answers by class of status\n# TYPE {name} counter");
+        let counter = if form == Form::OpenMetrics { "tintype_answers" } else { name };
+        let _ = writeln!(text, "# HELP {counter} Answers by class of status\n# TYPE {counter} counter");
         for (answers, class) in self.answers.iter().zip(1..) {
             let _ = writeln!(text, "{name}{{status=\"{class}xx\"}} {}.0", answers.load(Relaxed));
         }
@@ -156,6 +177,9 @@ impl Metrics {
                 let label = library.library.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
                 let _ = writeln!(text, "{name}{{library=\"{label}\"}} {}.0", value(library));
             }
+        }
+        if form == Form::OpenMetrics {
+            text.push_str("# EOF\n");
         }
         text
     }
@@ -198,7 +222,8 @@ mod tests {
         metrics.note(Step::Full, Duration::from_millis(30));
         metrics.note(Step::Full, Duration::from_secs(20));
         metrics.answered(404);
-        let text = metrics.text(&[Gauge { library: "a\"b".to_owned(), photos: 7, generation: 3 }]);
+        let libraries = [Gauge { library: "a\"b".to_owned(), photos: 7, generation: 3 }];
+        let text = metrics.text(&libraries, Form::Prometheus);
         let names: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
         let theirs: Vec<String> =
             STEPS.iter().flat_map(|(name, _)| [format!("{name} histogram"), format!("{name}_created gauge")]).collect();
@@ -216,6 +241,13 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }
+        let open = metrics.text(&libraries, Form::OpenMetrics);
+        assert!(
+            open.contains("# TYPE tintype_answers counter\n") && open.contains("\ntintype_answers_total{"),
+            "{open}"
+        );
+        assert!(open.contains("\ndedup_time_created ") && !open.contains("_created gauge"), "{open}");
+        assert!(open.ends_with("\n# EOF\n"));
     }
 
     #[test]

@@ -32,6 +32,13 @@ pub struct ServerOptions {
     pub max_results: usize,
     /// The share of the true nearest neighbours that `/knn-service` finds on average. Default 0.95.
     pub recall: f32,
+    /// Where clip-retrieval's front finds this server, for `/config.json`. Default: where it was asked.
+    pub backend: Option<String>,
+    /// The column of metadata in which clip-retrieval's front finds the address of a picture. Default `url`.
+    pub url_column: String,
+    /// The columns of metadata in answers of `/knn-service` and `/metadata`; `image` or `image_path` among them lets pictures
+    /// come. Default all.
+    pub columns: Option<Vec<String>>,
     /// How long a request may take, its body included. Default 30 s.
     pub deadline: Duration,
     /// Connections at a time; more have to wait. Default 1,024.
@@ -63,6 +70,9 @@ impl Default for ServerOptions {
             max_pixels: 100_000_000,
             max_results: 100_000,
             recall: 0.95,
+            backend: None,
+            url_column: "url".to_owned(),
+            columns: None,
             deadline: Duration::from_secs(30),
             connections: 1024,
         }

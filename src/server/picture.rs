@@ -76,22 +76,36 @@ impl Service {
         Some(Picture { bytes, format, is_copy: true })
     }
 
-    /// A JPEG of a photo whose longer side has at most the next of [`SIDES`] pixels: from the cache, or made.
-    pub(super) fn thumbnail(&self, view: &View, record: &Record, side: u32) -> Result<Vec<u8>, Failure> {
-        let side = SIDES.into_iter().find(|known| *known >= side).unwrap_or(SIDES[SIDES.len() - 1]);
+    /// The address that has to be fetched before there can be a thumbnail.
+    pub(super) fn address_of_thumbnail(&self, view: &View, record: &Record, side: u32) -> Option<String> {
+        let address = only_address(record).filter(|_| self.options.fetch != Fetch::Never)?;
+        let side = rounded(side);
+        let at_hand = self.thumbnails.find(&hash(address.as_bytes()), side).is_some()
+            || self.small_copy(view, record, side).is_some();
+        (!at_hand).then(|| address.to_owned())
+    }
+
+    /// A JPEG of a photo whose longer side has at most the next of [`SIDES`] pixels: from the cache, or made; `fetched` is what was
+    /// at its address.
+    pub(super) fn thumbnail(
+        &self,
+        view: &View,
+        record: &Record,
+        side: u32,
+        fetched: Option<Vec<u8>>,
+    ) -> Result<Vec<u8>, Failure> {
+        let side = rounded(side);
         self.metrics.time(Step::Thumbnail, || {
-            let address = record.link.as_deref().filter(|link| record.hash.is_empty() && is_address(Path::new(link)));
+            let address = only_address(record);
             // What is known by its address only is kept under that.
             let name = address.map_or_else(|| record.hash.clone(), |address| hash(address.as_bytes()));
             if let Some(found) = self.thumbnails.find(&name, side) {
                 return Ok(found);
             }
-            let picture = match (self.small_copy(view, record, side), address) {
+            let picture = match (self.small_copy(view, record, side), fetched) {
                 (Some(copy), _) => copy,
-                (None, Some(address)) if self.options.fetch != Fetch::Never => {
-                    Picture::of(self.fetched(address)?, record)?
-                }
-                (None, _) => Picture::read(view, record)?,
+                (None, Some(bytes)) => Picture::of(bytes, record)?,
+                (None, None) => Picture::read(view, record)?,
             };
             // A photo that was changed since it was taken in is shown as it is, and not kept as what it was.
             let name = if picture.is_copy || address.is_some() { name } else { hash(&picture.bytes) };
@@ -108,6 +122,16 @@ impl Service {
             Ok(made)
         })
     }
+}
+
+/// The address of a picture of the web that is known by nothing else.
+fn only_address(record: &Record) -> Option<&str> {
+    record.link.as_deref().filter(|link| record.hash.is_empty() && is_address(Path::new(link)))
+}
+
+/// The next of [`SIDES`].
+fn rounded(side: u32) -> u32 {
+    SIDES.into_iter().find(|known| *known >= side).unwrap_or(SIDES[SIDES.len() - 1])
 }
 
 fn hash(bytes: &[u8]) -> String {

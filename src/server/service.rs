@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 
 use super::compute::Compute;
 use super::failure::{Failure, chain};
+use super::fetch::FETCHING;
 use super::listen::Connections;
 use super::metrics::Metrics;
 use super::thumbnails::Thumbnails;
@@ -25,7 +26,7 @@ const TICK: Duration = Duration::from_millis(100);
 /// How long answers that are under way may take after the end was asked for.
 const FAREWELL: Duration = Duration::from_secs(10);
 /// Bytes of request bodies in memory at a time; more wait.
-const BODIES: usize = 256 << 20;
+pub(super) const BODIES: usize = 256 << 20;
 
 /// A library and the name that it is served under.
 pub struct Library {
@@ -63,7 +64,9 @@ pub(super) struct Service {
     pub(super) compute: Compute,
     pub(super) thumbnails: Thumbnails,
     /// In KiB.
-    pub(super) bodies: Semaphore,
+    pub(super) bodies: Arc<Semaphore>,
+    /// Places of requests that fetch.
+    pub(super) fetching: Arc<Semaphore>,
     pub(super) trouble: Box<dyn Fn(&str) + Send + Sync>,
 }
 
@@ -138,7 +141,8 @@ impl Server {
         let service = Service {
             thumbnails: Thumbnails::new(options.thumbnails.clone(), options.thumbnail_bytes),
             compute: Compute::new(cores()),
-            bodies: Semaphore::new(BODIES >> 10),
+            bodies: Arc::new(Semaphore::new(BODIES >> 10)),
+            fetching: Arc::new(Semaphore::new(FETCHING)),
             metrics: Metrics::new(),
             trouble: Box::new(|_| ()),
             libraries: served,
@@ -167,7 +171,7 @@ impl Server {
         let failed = |source| Error::Listen { address, source };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(cores())
-            .max_blocking_threads(cores() + 4)
+            .max_blocking_threads(cores() + FETCHING + 4)
             .enable_all()
             .build()
             .map_err(failed)?;

@@ -1,6 +1,7 @@
 //! What a library says of a photo, as JSON: for our API and for clip-retrieval's clients.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
@@ -94,49 +95,99 @@ impl Item {
         }
     }
 
-    /// Names of the columns of a table of items.
-    pub(super) const COLUMNS: &str = "id,score,path,link,caption,format,width,height,size,modified,taken,camera,lens,\
-                                      aperture,exposure_time,iso,focal_length,latitude,longitude,hash";
-
-    /// A row of a table (RFC 4180). A text that a spreadsheet would take for a formula gets an apostrophe before it.
-    pub(super) fn csv(&self, into: &mut String) {
-        fn text(value: &str) -> Cow<'_, str> {
-            let formula = value.starts_with(['=', '+', '-', '@', '\t', '\r']);
-            if formula || value.contains([',', '"', '\n', '\r']) {
-                let mark = if formula { "'" } else { "" };
-                return format!("\"{mark}{}\"", value.replace('"', "\"\"")).into();
-            }
-            value.into()
-        }
+    /// The cells of a row under [`COLUMNS`].
+    fn cells(&self) -> [Cow<'_, str>; COLUMNS.len()] {
         fn number(value: Option<impl ToString>) -> Cow<'static, str> {
             value.map(|value| value.to_string()).unwrap_or_default().into()
         }
-        let optional = |value: &Option<String>| text(value.as_deref().unwrap_or_default()).into_owned();
-        let cells: [Cow<'_, str>; 20] = [
+        fn text(value: Option<&String>) -> Cow<'_, str> {
+            cell(value.map_or("", String::as_str))
+        }
+        [
             self.id.to_string().into(),
             number(self.score),
-            text(&self.path),
-            optional(&self.link).into(),
-            optional(&self.caption).into(),
-            text(&self.format),
+            cell(&self.path),
+            text(self.link.as_ref()),
+            text(self.caption.as_ref()),
+            cell(&self.format),
             self.width.to_string().into(),
             self.height.to_string().into(),
             self.size.to_string().into(),
-            optional(&self.modified).into(),
-            optional(&self.taken).into(),
-            optional(&self.camera).into(),
-            optional(&self.lens).into(),
+            text(self.modified.as_ref()),
+            text(self.taken.as_ref()),
+            text(self.camera.as_ref()),
+            text(self.lens.as_ref()),
             number(self.aperture),
             number(self.exposure_time),
             number(self.iso),
             number(self.focal_length),
             number(self.latitude),
             number(self.longitude),
-            text(&self.hash),
-        ];
-        into.push_str(&cells.join(","));
-        into.push_str("\r\n");
+            cell(&self.hash),
+        ]
     }
+}
+
+/// Names of the columns of a table of items that every library has.
+const COLUMNS: [&str; 20] = [
+    "id",
+    "score",
+    "path",
+    "link",
+    "caption",
+    "format",
+    "width",
+    "height",
+    "size",
+    "modified",
+    "taken",
+    "camera",
+    "lens",
+    "aperture",
+    "exposure_time",
+    "iso",
+    "focal_length",
+    "latitude",
+    "longitude",
+    "hash",
+];
+
+/// Items as a table (RFC 4180): what is known of every photo, then the columns of their collections in the order in which they
+/// are met. Where one is called as one of ours is, `metadata.` stands before its name.
+pub(super) fn table(items: &[Item]) -> String {
+    let mut known: HashSet<&str> = HashSet::new();
+    let names = items.iter().flat_map(|item| item.metadata.keys());
+    let names: Vec<&str> = names.map(String::as_str).filter(|name| known.insert(name)).collect();
+    let ours = COLUMNS.into_iter().map(Cow::from);
+    let theirs = names.iter().map(|name| match COLUMNS.contains(name) {
+        true => Cow::from(format!("metadata.{name}")),
+        false => cell(name),
+    });
+    let titles: Vec<Cow<'_, str>> = ours.chain(theirs).collect();
+    let mut table = titles.join(",");
+    for item in items {
+        let metadata = names.iter().map(|name| match item.metadata.get(*name) {
+            None | Some(Value::Null) => Cow::from(""),
+            Some(Value::String(text)) => cell(text),
+            Some(Value::Number(number)) => number.to_string().into(),
+            Some(other) => cell(&other.to_string()).into_owned().into(),
+        });
+        let cells: Vec<Cow<'_, str>> = item.cells().into_iter().chain(metadata).collect();
+        table.push_str("\r\n");
+        table.push_str(&cells.join(","));
+    }
+    table.push_str("\r\n");
+    table
+}
+
+/// A text in a table. One that a spreadsheet would take for a formula gets an apostrophe before it.
+fn cell(text: &str) -> Cow<'_, str> {
+    let formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']);
+    if formula || text.contains([',', '"', '\n', '\r']) {
+        let mark = if formula { "'" } else { "" };
+        return format!("\"{mark}{}\"", text.replace('"', "\"\"")).into();
+    }
+    text.into()
 }
 
 /// None where nobody knows: members of tars that say 0, and what was fetched from the web.
@@ -155,18 +206,22 @@ pub(super) struct Columns<'a> {
     pub(super) metadata: &'a Map<String, Value>,
     /// The picture, as base 64 of a JPEG.
     pub(super) image: Option<&'a str>,
+    /// The only ones that are wanted.
+    pub(super) only: Option<&'a [String]>,
 }
 
 impl Columns<'_> {
     /// Writes them into an object that has others, too.
     pub(super) fn write<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
         let (record, given) = (self.record, self.metadata);
+        let wanted = |name: &str| self.only.is_none_or(|only| only.iter().any(|known| known == name));
         // What stands beside them has these names.
-        for (name, value) in given.iter().filter(|(name, _)| !["id", "similarity", "image"].contains(&name.as_str())) {
+        let taken = |name: &str| ["id", "similarity", "image"].contains(&name);
+        for (name, value) in given.iter().filter(|(name, _)| wanted(name) && !taken(name)) {
             map.serialize_entry(name, value)?;
         }
         let mut add = |name: &str, value: Option<Value>| match value {
-            Some(value) if !given.contains_key(name) => map.serialize_entry(name, &value),
+            Some(value) if wanted(name) && !given.contains_key(name) => map.serialize_entry(name, &value),
             _ => Ok(()),
         };
         add("caption", record.caption.clone().map(Value::from))?;

@@ -215,6 +215,37 @@ fn the_ten_histograms_are_there() {
 }
 
 #[test]
+fn the_front_is_told_where_to_ask() {
+    let photos = Photos::new();
+    photos.write_many("a", 2);
+    photos.engine().ingest([photos.dir()]).run().unwrap();
+    let running = Running::start(options(), vec![("a", photos.engine())]);
+    let proxied = running.ask("GET", "/config.json", &[("Host", "localhost"), ("X-Forwarded-Proto", "https")], b"");
+    assert_eq!(proxied.json()["defaultBackend"], "https://localhost/");
+    let open = running.ask("GET", "/metrics", &[("Accept", "application/openmetrics-text; version=1.0.0, */*")], b"");
+    assert!(open.header("content-type").starts_with("application/openmetrics-text"));
+    assert!(open.text().ends_with("# EOF\n"));
+
+    let mut told = options();
+    told.backend = Some("https://example.org/knn/".to_owned());
+    told.url_column = "link".to_owned();
+    told.columns = Some(vec!["width".to_owned(), "image_path".to_owned()]);
+    let running = Running::start(told, vec![("a", photos.engine())]);
+    let config = running.get("/config.json").json();
+    assert_eq!(config, json!({"defaultBackend": "https://example.org/knn/", "defaultIndex": "", "urlColumn": "link"}));
+    let found = running.post("/metadata", &json!({"ids": [1], "indice_name": null})).json();
+    let keys: Vec<&str> = found[0]["metadata"].as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(keys, ["image_path", "width", "image"]);
+    let mut bare = options();
+    bare.columns = Some(vec!["height".to_owned()]);
+    let running = Running::start(bare, vec![("a", photos.engine())]);
+    let body = json!({"embedding_input": vec![1.0; 49], "modality": "image", "num_images": 1, "indice_name": null});
+    let found = running.post("/knn-service", &body).json();
+    let keys: Vec<&str> = found[0].as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(keys, ["height", "id", "similarity"]);
+}
+
+#[test]
 fn other_origins_are_let_in_where_that_is_asked_for() {
     let photos = Photos::new();
     photos.write_many("a", 1);

@@ -1,10 +1,13 @@
 //! What is asked of `search`, `rank` and `similar`: parameters, bodies, and the query that they make.
 
+use std::sync::Arc;
+
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::query::Parser;
 use crate::server::failure::Failure;
+use crate::server::fetch::Fetching;
 use crate::server::knn::decoded;
 use crate::server::service::Service;
 use crate::{Part, Query, Ranking, Term};
@@ -36,7 +39,10 @@ macro_rules! parameters {
             offset: Option<u32>,
             /// Only results with at least this score.
             min_score: Option<f32>,
-            /// Hides pictures that are nearly the same as a better result.
+            /// Share of the true best photos that is enough, 0 to 1 (default 1); below that a large library answers faster.
+            #[param(minimum = 0, maximum = 1)]
+            recall: Option<f32>,
+            /// Hides pictures that are nearly the same as a better result; then at most the best 10,000 are looked at.
             #[serde(default)]
             #[param(value_type = Option<bool>)]
             deduplicate: bool,
@@ -44,8 +50,8 @@ macro_rules! parameters {
 
         impl From<$name> for SearchBody {
             fn from(parameters: $name) -> SearchBody {
-                let $name { q, library, by, limit, offset, min_score, deduplicate, .. } = parameters;
-                SearchBody { q, library, by, limit, offset, min_score, deduplicate, ..SearchBody::default() }
+                let $name { q, library, by, limit, offset, min_score, recall, deduplicate, .. } = parameters;
+                SearchBody { q, library, by, limit, offset, min_score, recall, deduplicate, ..SearchBody::default() }
             }
         }
     };
@@ -89,7 +95,10 @@ pub(in crate::server) struct SearchBody {
     pub(super) offset: Option<u32>,
     /// Only results with at least this score.
     pub(super) min_score: Option<f32>,
-    /// Hides pictures that are nearly the same as a better result.
+    /// Share of the true best photos that is enough, 0 to 1 (default 1); below that a large library answers faster.
+    #[schema(minimum = 0, maximum = 1)]
+    pub(super) recall: Option<f32>,
+    /// Hides pictures that are nearly the same as a better result; then at most the best 10,000 are looked at.
     #[serde(default)]
     pub(super) deduplicate: bool,
     /// Cosine above which two pictures are nearly the same (default 0.94).
@@ -155,11 +164,29 @@ pub(in crate::server) struct PartBody {
     path: Option<String>,
     /// A vector of the library's space.
     vector: Option<Vec<f32>>,
+    /// What was at `image_url`.
+    #[serde(skip)]
+    fetched: Option<Vec<u8>>,
 }
 
 impl SearchBody {
-    /// The query.
-    pub(super) fn query(&self, service: &Service) -> Result<Query, Failure> {
+    /// Fetches the pictures that parts name by their addresses, and gives the place for that, if there are any.
+    pub(super) async fn fetch(&mut self, service: &Arc<Service>) -> Result<Option<Fetching>, Failure> {
+        let mut fetching = None;
+        for part in self.parts.iter_mut().take(MAX_PARTS) {
+            if let Some(address) = part.image_url.take() {
+                let fetching = match &mut fetching {
+                    Some(fetching) => fetching,
+                    none => none.insert(service.fetching().await?),
+                };
+                part.fetched = Some(fetching.bytes(address).await?);
+            }
+        }
+        Ok(fetching)
+    }
+
+    /// The query. Takes the pictures out of the parts.
+    pub(super) fn query(&mut self) -> Result<Query, Failure> {
         if self.q.len() > MAX_TEXT {
             return Err(Failure::bad(format!("a query text of more than {MAX_TEXT} bytes")));
         }
@@ -173,29 +200,27 @@ impl SearchBody {
         if query.parts.len() + self.parts.len() > MAX_PARTS {
             return Err(Failure::bad(format!("more than {MAX_PARTS} parts")));
         }
-        for part in &self.parts {
-            query.parts.push(part.part(service)?);
+        for part in self.parts.drain(..) {
+            query.parts.push(part.part()?);
         }
         Ok(query)
     }
 }
 
 impl PartBody {
-    fn part(&self, service: &Service) -> Result<Part, Failure> {
+    fn part(self) -> Result<Part, Failure> {
         let mut terms = Vec::new();
         if self.text.as_ref().is_some_and(|text| text.len() > MAX_TEXT) {
             return Err(Failure::bad(format!("a text of more than {MAX_TEXT} bytes")));
         }
-        terms.extend(self.text.clone().map(Term::Text));
-        if let Some(image) = &self.image {
-            terms.push(Term::ImageBytes(decoded(image)?));
+        terms.extend(self.text.map(Term::Text));
+        if let Some(image) = self.image {
+            terms.push(Term::ImageBytes(decoded(&image)?));
         }
-        if let Some(address) = &self.image_url {
-            terms.push(Term::ImageBytes(service.fetched(address)?));
-        }
+        terms.extend(self.fetched.map(Term::ImageBytes));
         terms.extend(self.id.map(Term::Like));
-        terms.extend(self.path.clone().map(|path| Term::LikePath(path.into())));
-        terms.extend(self.vector.clone().map(Term::Vector));
+        terms.extend(self.path.map(|path| Term::LikePath(path.into())));
+        terms.extend(self.vector.map(Term::Vector));
         match (terms.pop(), terms.is_empty()) {
             (Some(term), true) => Ok(Part { weight: self.weight.unwrap_or(1.0), term }),
             _ => Err(Failure::bad("a part is exactly one of text, image, image_url, id, path and vector")),

@@ -130,16 +130,39 @@ pub(in crate::server) async fn thumbnail(
         return Err(Failure::bad("size is at least 1"));
     }
     let shared = Arc::clone(&service);
-    let work = move || {
+    let look = move || {
         let record = record(&view, params.id)?;
         let tag = tag(&record, side);
         if let Some(tag) = tag.as_deref().filter(|tag| is_known(&headers, tag)) {
-            return Ok(unchanged(tag));
+            return Ok(Looked::Answered(unchanged(tag)));
         }
-        let jpeg = shared.thumbnail(&view, &record, side)?;
-        Ok(file(jpeg, "image/jpeg", tag))
+        if let Some(address) = shared.address_of_thumbnail(&view, &record, side) {
+            return Ok(Looked::Away(view, Box::new(record), address));
+        }
+        let jpeg = shared.thumbnail(&view, &record, side, None)?;
+        Ok(Looked::Answered(file(jpeg, "image/jpeg", tag)))
     };
-    service.compute.run(work).await
+    match service.compute.run(look).await? {
+        Looked::Answered(response) => Ok(response),
+        Looked::Away(view, record, address) => {
+            let mut fetching = service.fetching().await?;
+            let bytes = fetching.bytes(address).await?;
+            let shared = Arc::clone(&service);
+            let work = move || {
+                let _fetching = fetching;
+                let jpeg = shared.thumbnail(&view, &record, side, Some(bytes))?;
+                Ok(file(jpeg, "image/jpeg", tag(&record, side)))
+            };
+            service.compute.run(work).await
+        }
+    }
+}
+
+/// What came of a look for a thumbnail.
+enum Looked {
+    Answered(Response),
+    /// Its picture is at an address of the web.
+    Away(Arc<View>, Box<Record>, String),
 }
 
 fn record(view: &View, id: Key) -> Result<Record, Failure> {

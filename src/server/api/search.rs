@@ -10,21 +10,19 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::asked::{Form, SearchBody, SearchParams, SimilarParams};
+use super::asked::{By, Form, SearchBody, SearchParams, SimilarParams};
 use crate::catalog::Key;
 use crate::query::Term;
-use crate::server::body::{self, Params};
-use crate::server::dedup::{Shown, THRESHOLD};
+use crate::server::body::{self, Body, Params, Share};
+use crate::server::dedup::{EXAMINED, Shown, THRESHOLD};
 use crate::server::failure::{Failure, Message};
 use crate::server::json;
 use crate::server::metrics::Step;
 use crate::server::service::Service;
-use crate::server::stored::Item;
+use crate::server::stored::{Item, table};
 use crate::server::view::View;
 use crate::{Error, Query};
 
-/// Results that near duplicates are looked for among.
-const EXAMINED: usize = 10_000;
 /// What was found.
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::server) struct Answer {
@@ -36,6 +34,8 @@ pub(in crate::server) struct Answer {
     scored: bool,
     /// Milliseconds that the search took.
     took: f64,
+    /// Whether there may be further results.
+    more: bool,
     /// Best first.
     items: Vec<Item>,
 }
@@ -52,6 +52,8 @@ pub(in crate::server) struct Ranked {
     scored: bool,
     /// Milliseconds that the search took.
     took: f64,
+    /// Whether there may be further results.
+    more: bool,
     /// Numbers of the photos, best first.
     ids: Vec<u64>,
     /// Scores; empty where there are none.
@@ -69,7 +71,7 @@ pub(in crate::server) async fn find(
     State(service): State<Arc<Service>>,
     Params(params): Params<SearchParams>,
 ) -> Result<Response, Failure> {
-    answer(service, params.into(), None).await
+    answer(service, params.into(), None, None).await
 }
 
 /// Finds photos by words, pictures, vectors and filters.
@@ -82,10 +84,10 @@ pub(in crate::server) async fn find_posted(
     State(service): State<Arc<Service>>,
     request: Request,
 ) -> Result<Response, Failure> {
-    let body = service.body(request).await?;
-    let search: SearchBody = body::json(&body.bytes)?;
-    drop(body);
-    answer(service, search, None).await
+    let Body { bytes, share } = service.body(request).await?;
+    let search: SearchBody = body::json(&bytes)?;
+    drop(bytes);
+    answer(service, search, None, Some(share)).await
 }
 
 /// Ranks photos: as a search, but the answer is columns of numbers, shapes and scores.
@@ -98,24 +100,22 @@ pub(in crate::server) async fn rank(
     State(service): State<Arc<Service>>,
     request: Request,
 ) -> Result<Response, Failure> {
-    let body = service.body(request).await?;
-    let search: SearchBody = body::json(&body.bytes)?;
-    drop(body);
-    let shared = Arc::clone(&service);
-    let work = move || {
-        let begun = Instant::now();
-        let found = Found::of(&shared, &search, None)?;
+    let Body { bytes, share } = service.body(request).await?;
+    let search: SearchBody = body::json(&bytes)?;
+    drop(bytes);
+    found(service, search, None, Some(share), |found, took| {
         Ok(json::compact(&Ranked {
             library: found.library,
             model: found.model,
             scored: found.scored,
-            took: milliseconds(begun),
+            more: found.more,
+            took,
             ids: found.best.iter().map(|(key, _)| *key).collect(),
             scores: if found.scored { found.best.iter().map(|(_, score)| *score).collect() } else { Vec::new() },
             shapes: found.best.iter().map(|(key, _)| found.view.live.shape(*key)).collect(),
         }))
-    };
-    service.compute.run(work).await
+    })
+    .await
 }
 
 /// Finds photos that look like one of the library.
@@ -128,7 +128,7 @@ pub(in crate::server) async fn similar(
     Params(params): Params<SimilarParams>,
 ) -> Result<Response, Failure> {
     let photo = Query::like(params.id);
-    answer(service, params.into(), Some(photo)).await
+    answer(service, params.into(), Some(photo), None).await
 }
 
 /// Finds photos that look like a picture: the body is its file.
@@ -143,33 +143,47 @@ pub(in crate::server) async fn similar_posted(
     Params(params): Params<SearchParams>,
     request: Request,
 ) -> Result<Response, Failure> {
-    let body = service.body(request).await?;
-    let picture = Query::image_bytes(body.bytes.to_vec());
-    drop(body);
-    answer(service, params.into(), Some(picture)).await
+    let Body { bytes, share } = service.body(request).await?;
+    answer(service, params.into(), Some(Query::image_bytes(bytes)), Some(share)).await
 }
 
-async fn answer(service: Arc<Service>, search: SearchBody, also: Option<Query>) -> Result<Response, Failure> {
+async fn answer(
+    service: Arc<Service>,
+    search: SearchBody,
+    also: Option<Query>,
+    share: Option<Share>,
+) -> Result<Response, Failure> {
+    let format = search.format;
+    found(service, search, also, share, move |found, took| {
+        let items = found.items()?;
+        if format == Form::Csv {
+            return Ok(([(header::CONTENT_TYPE, "text/csv; charset=utf-8")], table(&items)).into_response());
+        }
+        let Found { library, model, scored, more, .. } = found;
+        Ok(json::compact(&Answer { library, model, scored, more, took, items }))
+    })
+    .await
+}
+
+/// Searches, and tells what was found and in how many milliseconds.
+async fn found(
+    service: Arc<Service>,
+    mut search: SearchBody,
+    also: Option<Query>,
+    share: Option<Share>,
+    tell: impl FnOnce(Found, f64) -> Result<Response, Failure> + Send + 'static,
+) -> Result<Response, Failure> {
+    let fetching = search.fetch(&service).await?;
     let shared = Arc::clone(&service);
     let work = move || {
+        // Held for as long as there is anything of the request.
+        let _held = (share, fetching);
         let begun = Instant::now();
-        let found = Found::of(&shared, &search, also)?;
-        let items = found.items()?;
-        if search.format == Form::Csv {
-            let mut table = format!("{}\r\n", Item::COLUMNS);
-            for item in &items {
-                item.csv(&mut table);
-            }
-            return Ok(([(header::CONTENT_TYPE, "text/csv; charset=utf-8")], table).into_response());
-        }
-        let Found { library, model, scored, .. } = found;
-        Ok(json::compact(&Answer { library, model, scored, took: milliseconds(begun), items }))
+        let found = Found::of(&shared, search, also)?;
+        let took = (begun.elapsed().as_secs_f64() * 1e5).round() / 100.0;
+        tell(found, took)
     };
     service.compute.run(work).await
-}
-
-fn milliseconds(begun: Instant) -> f64 {
-    (begun.elapsed().as_secs_f64() * 1e5).round() / 100.0
 }
 
 /// The results of a search, and where they are from.
@@ -178,23 +192,30 @@ struct Found {
     library: String,
     model: String,
     scored: bool,
+    /// Whether there may be further results.
+    more: bool,
     /// Best first.
     best: Vec<(Key, f32)>,
 }
 
 impl Found {
-    fn of(service: &Service, body: &SearchBody, also: Option<Query>) -> Result<Found, Failure> {
+    fn of(service: &Service, mut body: SearchBody, also: Option<Query>) -> Result<Found, Failure> {
         let library = service.library(body.library.as_deref())?;
         let view = library.view();
-        let mut query = body.query(service)?;
+        let mut query = body.query()?;
         if let Some(also) = also {
             query = query.plus(also);
         }
         // Once, within the server's limits, however often the library is asked below.
         for part in &mut query.parts {
-            if let Term::ImageBytes(bytes) = &part.term {
-                part.term = Term::Vector(service.picture_vector(&view, bytes)?);
-            }
+            let vector = match &part.term {
+                Term::ImageBytes(bytes) => service.picture_vector(&view, bytes)?,
+                Term::Text(text) if body.deduplicate && matches!(body.by, By::Image | By::Caption) => {
+                    service.text_vector(&view, text)?
+                }
+                _ => continue,
+            };
+            part.term = Term::Vector(vector);
         }
         let most = service.options.max_results;
         let limit = body.limit.map_or(20, |limit| limit as usize).min(most);
@@ -205,24 +226,30 @@ impl Found {
         if body.min_score.is_some_and(|score| !score.is_finite()) {
             return Err(Failure::bad("min_score is no number"));
         }
+        let recall = body.recall.unwrap_or(1.0);
+        if !(0.0..=1.0).contains(&recall) {
+            return Err(Failure::bad("recall goes from 0 to 1"));
+        }
         let scored = query.ranks();
         let within: Vec<PathBuf> = body.within.iter().map(PathBuf::from).collect();
         let run = |offset: usize, limit: usize| -> Result<Vec<(Key, f32)>, Failure> {
-            let search = view.engine.search(query.clone()).ranking(body.by.into());
+            let search = view.engine.search(query.clone()).ranking(body.by.into()).recall(recall);
             let mut search = search.under(&within).limit(limit).offset(offset);
             if let Some(score) = body.min_score {
                 search = search.min_score(score);
             }
             search.keys().map_err(|error| blamed(&view, error))
         };
-        let best = service.metrics.time(Step::Search, || {
-            if !body.deduplicate {
-                return run(offset, limit);
+        let (best, more) = service.metrics.time(Step::Search, || {
+            if body.deduplicate {
+                return distinct(&view, body.similarity.unwrap_or(THRESHOLD), offset, limit, |depth| run(0, depth));
             }
-            distinct(&view, body.similarity.unwrap_or(THRESHOLD), offset, limit, run)
+            let best = run(offset, limit)?;
+            let more = best.len() == limit;
+            Ok((best, more))
         })?;
         let model = view.encoder.space().model.clone();
-        Ok(Found { view, library: library.name.clone(), model, scored, best })
+        Ok(Found { view, library: library.name.clone(), model, scored, more, best })
     }
 
     /// What is known of the results.
@@ -247,36 +274,38 @@ fn blamed(view: &View, error: Error) -> Failure {
     }
 }
 
-/// Results without near duplicates: looks further until there are enough.
+/// Results without near duplicates, and whether there may be more: looks ever further until there are enough.
 fn distinct(
     view: &View,
     similarity: f32,
     offset: usize,
     limit: usize,
-    run: impl Fn(usize, usize) -> Result<Vec<(Key, f32)>, Failure>,
-) -> Result<Vec<(Key, f32)>, Failure> {
+    best: impl Fn(usize) -> Result<Vec<(Key, f32)>, Failure>,
+) -> Result<(Vec<(Key, f32)>, bool), Failure> {
     if !(0.0..=1.0).contains(&similarity) {
         return Err(Failure::bad("similarity goes from 0 to 1"));
     }
     let wanted = (offset + limit).min(EXAMINED);
-    let mut shown = Shown::new(view.index.config().dim, similarity);
-    let (mut kept, mut looked) = (Vec::new(), 0);
-    while kept.len() < wanted && looked < EXAMINED {
-        let more = (wanted * 2).max(200).min(EXAMINED - looked);
-        let best = run(looked, more)?;
-        let last = best.len() < more;
-        looked += more;
+    let mut depth = (wanted * 2).clamp(200, EXAMINED);
+    loop {
+        let best = best(depth)?;
+        let last = best.len() < depth;
+        let mut shown = Shown::new(view.index.config().dim, similarity);
+        let mut kept = Vec::new();
         for (key, score) in best {
+            if kept.len() == wanted {
+                break;
+            }
             // A photo without a vector yet is like nothing.
             if view.index.get(key)?.is_none_or(|vector| shown.admit(&vector)) {
                 kept.push((key, score));
             }
         }
-        if last {
-            break;
+        let enough = kept.len() == wanted;
+        if enough || last || depth == EXAMINED {
+            kept.drain(..offset.min(kept.len()));
+            return Ok((kept, enough || !last));
         }
+        depth = (depth * 2).min(EXAMINED);
     }
-    kept.truncate(wanted);
-    kept.drain(..offset.min(kept.len()));
-    Ok(kept)
 }

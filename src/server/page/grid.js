@@ -21,11 +21,18 @@ export class Grid {
     new ResizeObserver(() => this.resized()).observe(scroller);
   }
 
-  // Shows `count` photos of these shapes (width over height in hundredths). `kept` says that those shown before are the same.
-  show(count, shapes, kept) {
+  // Shows `count` photos of these shapes (width over height in hundredths). With `changed`, which says of an index whether another
+  // photo is there now, one stays where one is.
+  show(count, shapes, changed) {
     this.count = count;
     this.shapes = shapes;
-    if (!kept) {
+    if (changed) {
+      for (const [index, cell] of this.cells) {
+        if (index >= count || !changed(index)) continue;
+        this.clear(cell);
+        cell.filled = false;
+      }
+    } else {
       for (const index of [...this.cells.keys()]) this.release(index);
       this.cursor = 0;
       this.scroller.scrollTop = 0;
@@ -143,7 +150,6 @@ export class Grid {
       cell.index = index;
       this.cells.set(index, cell);
       cell.setAttribute("aria-posinset", index + 1);
-      cell.setAttribute("aria-setsize", this.count);
       cell.firstElementChild.tabIndex = index === this.cursor ? 0 : -1;
       if (!cell.isConnected) this.sheet.append(cell);
       cell.hidden = false;
@@ -152,6 +158,7 @@ export class Grid {
     if (cell.version !== this.version || cell.at !== index) {
       cell.version = this.version;
       cell.at = index;
+      cell.setAttribute("aria-setsize", this.count);
       cell.style.transform = `translate(${x.toFixed(1)}px, ${y}px)`;
       cell.style.width = `${width.toFixed(1)}px`;
       cell.style.height = `${height}px`;

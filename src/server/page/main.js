@@ -9,8 +9,9 @@ import * as Q from "./query.js";
 const $ = (id) => document.getElementById(id);
 const { query } = Q;
 
-// Results of the first answer while typing; the rest follows when the hands rest.
+// Results of the first answer while typing, and how many of the true best are enough of them; all follow when the hands rest.
 const FIRST = 300;
+const QUICK = 0.95;
 const DISTINCT = 1000;
 const TYPING = 140;
 const RESTING = 350;
@@ -36,11 +37,12 @@ async function ask() {
   document.body.setAttribute("aria-busy", "true");
   remember();
   try {
-    const found = await api.rank(Q.request(query.distinct ? DISTINCT : FIRST), running.signal);
+    const first = query.distinct ? Q.request(DISTINCT) : { ...Q.request(FIRST), recall: QUICK };
+    const found = await api.rank(first, running.signal);
     if (number !== state.asked) return;
     $("mistake").textContent = "";
-    take(found, false);
-    if (!query.distinct && found.ids.length === FIRST) resting = setTimeout(() => askAll(number, running.signal), RESTING);
+    take(found);
+    if (!query.distinct && found.more) resting = setTimeout(() => askAll(number, running.signal), RESTING);
   } catch (mistake) {
     if (mistake.name !== "AbortError" && number === state.asked) tellMistake(mistake);
   } finally {
@@ -51,7 +53,7 @@ async function ask() {
 async function askAll(number, signal) {
   try {
     const found = await api.rank(Q.request(state.most), signal);
-    if (number === state.asked) take(found, found.ids.slice(0, FIRST).every((id, at) => id === state.found.ids[at]));
+    if (number === state.asked) take(found, state.found);
   } catch (mistake) {
     if (mistake.name !== "AbortError" && number === state.asked) tellMistake(mistake);
   }
@@ -62,10 +64,11 @@ function tellMistake(mistake) {
   $("mistake").textContent = unreachable ? "The server does not answer. Is it still running?" : mistake.message;
 }
 
-function take(found, kept) {
+// What goes on from what was found before leaves one where one is.
+function take(found, before) {
   state.found = found;
   scale();
-  show(kept);
+  show(before && ((index) => before.ids[index] !== found.ids[index]));
 }
 
 // The slider of scores spans what was found.
@@ -81,8 +84,8 @@ function threshold() {
   return scores.at(-1) + (scores[0] - scores.at(-1)) * part;
 }
 
-function show(kept) {
-  const { ids, scores, shapes, took, model, scored } = state.found;
+function show(changed) {
+  const { ids, scores, shapes, took, model, scored, more } = state.found;
   const least = threshold();
   let count = ids.length;
   if (least > -Infinity) {
@@ -97,12 +100,12 @@ function show(kept) {
   }
   state.shown = count;
   $("score-value").textContent = least > -Infinity ? least.toFixed(3) : "any";
-  grid.show(count, shapes, kept);
+  grid.show(count, shapes, changed);
   const photos = count === 1 ? "1 photo" : `${count.toLocaleString()} photos`;
-  const more = count === FIRST && ids.length === FIRST && !query.distinct ? "the best " : "";
+  const partly = more && count === ids.length;
   $("status").textContent = count === 0 ? "" : scored
-    ? `${more}${photos}, scores ${scores[0].toFixed(3)} to ${scores[count - 1].toFixed(3)} · ${model} · ${took.toFixed(0)} ms`
-    : `${photos}, newest first`;
+    ? `${partly ? "the best " : ""}${photos}, scores ${scores[0].toFixed(3)} to ${scores[count - 1].toFixed(3)} · ${model} · ${took.toFixed(0)} ms`
+    : partly ? `the newest ${photos}` : `${photos}, newest first`;
   $("empty").hidden = count > 0;
   if (count === 0) {
     const bold = document.createElement("b");
@@ -347,7 +350,7 @@ document.addEventListener("drop", (event) => {
 
 // ---- the rest of the page ----
 
-$("score").oninput = () => state.found && show(true);
+$("score").oninput = () => state.found && show(() => false);
 $("distinct").onchange = () => {
   query.distinct = $("distinct").checked;
   changed();

@@ -49,6 +49,15 @@ pub(crate) struct ServeArgs {
     /// The share of the true nearest neighbours that /knn-service finds, 0 to 1; at 1 it scans everything
     #[arg(long, value_name = "SHARE", default_value_t = 0.95, value_parser = share)]
     recall: f32,
+    /// Where clip-retrieval's front finds this server [default: where it was asked]
+    #[arg(long, value_name = "URL", value_hint = ValueHint::Url)]
+    default_backend: Option<String>,
+    /// The column of metadata with the address of a picture, for clip-retrieval's front
+    #[arg(long, value_name = "NAME", default_value = "url")]
+    url_column: String,
+    /// The columns of metadata that clip-retrieval's clients get, with commas between them [default: all]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    columns_to_return: Vec<String>,
     /// Seconds that a request may take
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3600))]
     deadline: u32,
@@ -119,6 +128,9 @@ fn options(args: &ServeArgs) -> ServerOptions {
     options.thumbnail_bytes = args.thumbnail_room.saturating_mul(1_000_000);
     options.max_body = args.max_body as usize * 1_000_000;
     options.recall = args.recall;
+    options.backend.clone_from(&args.default_backend);
+    options.url_column.clone_from(&args.url_column);
+    options.columns = Some(args.columns_to_return.clone()).filter(|columns| !columns.is_empty());
     options.deadline = Duration::from_secs(args.deadline.into());
     options
 }
