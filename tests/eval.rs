@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tintype::eval::metrics::{accuracy, mean_average_precision, recall, selection};
 use tintype::eval::{Dataset, DatasetOptions, Evaluator, ProbeOptions, Task};
 use tintype::model::{EncoderOptions, Precision};
-use tintype::{Embeddings, Encoder};
+use tintype::{Embeddings, Encoder, Error};
 
 /// Random vectors with what CLIP_benchmark's own functions make of them: `fixtures/eval/make.py` writes them.
 fn cases(kind: &str) -> Vec<Value> {
@@ -57,6 +57,18 @@ fn accuracy_is_that_of_clip_benchmark() {
             None => assert!(theirs["acc5"].is_null()),
         }
     }
+}
+
+#[test]
+fn labels_that_do_not_fit_are_errors_of_the_measures() {
+    let (pictures, classes) = (Embeddings::new(2, vec![1.0, 0.0, 0.0, 1.0]), Embeddings::new(2, vec![1.0, 0.0]));
+    for labels in [&[0][..], &[0, 1], &[0, 0, 0]] {
+        assert!(matches!(accuracy(&pictures, &classes, labels), Err(Error::Tensor(_))), "{labels:?}");
+    }
+    for has in [vec![vec![true]], vec![vec![true], vec![]]] {
+        assert!(matches!(mean_average_precision(&pictures, &classes, &has), Err(Error::Tensor(_))), "{has:?}");
+    }
+    assert_eq!(accuracy(&pictures, &classes, &[0, 0]).unwrap().acc1, 1.0);
 }
 
 #[test]
@@ -285,6 +297,7 @@ fn caption_files_are_read_in_every_spelling() {
     write(xtd.join("test_image_names.txt"), "red.jpg\n");
     write(xtd.join("test_1kcaptions_ko.txt"), "빨간\n");
     write(xtd.join("test_1kcaptions_zh.txt"), "红\n");
+    write(xtd.join("README.txt"), "Pictures with captions.\nOne each.\n");
     assert_eq!(opened(&xtd).iter().map(|set| set.0.as_str()).collect::<Vec<_>>(), ["ko", "zh"]);
     write(xtd.join("test_1kcaptions_zh.txt"), "红\n蓝\n");
     let error = Dataset::open(&xtd, &DatasetOptions::default()).unwrap_err().to_string();

@@ -115,7 +115,7 @@ impl Dataset {
                 let [only] = &mut found[..] else {
                     return Err(bad(path, format!("no {missing} in it; there are: {}", there.join(", "))));
                 };
-                only.language.clone_from(missing);
+                only.set_language(missing);
             } else {
                 found.retain(wanted);
             }
@@ -153,9 +153,16 @@ impl Dataset {
         Dataset { path: path.to_path_buf(), name, language: "en".to_owned(), pictures, truth, train, bad }
     }
 
-    fn in_language(mut self, language: impl Into<String>) -> Dataset {
-        self.language = language.into();
+    fn in_language(mut self, language: impl AsRef<str>) -> Dataset {
+        self.set_language(language.as_ref());
         self
+    }
+
+    fn set_language(&mut self, language: &str) {
+        self.language = language.to_owned();
+        if let Truth::Classes { prompts, .. } | Truth::Multilabel { prompts, .. } = &mut self.truth {
+            prompts.in_language(language);
+        }
     }
 
     /// Why there is nothing to measure.

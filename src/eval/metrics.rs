@@ -69,8 +69,13 @@ pub struct Accuracy {
 /// Compares pictures with the vectors of classes; `labels` holds the class of each picture.
 ///
 /// # Errors
-/// [`Error::Tensor`] if the two have vectors of different length.
+/// [`Error::Tensor`] if the two have vectors of different length, or there is not one of the classes for each picture.
 pub fn accuracy(images: &Embeddings, classes: &Embeddings, labels: &[usize]) -> Result<Accuracy> {
+    let (pictures, count) = (images.rows().len(), classes.rows().len());
+    if labels.len() != pictures || labels.iter().any(|&label| label >= count) {
+        let reason = format!("{} labels for {pictures} pictures and {count} classes", labels.len());
+        return Err(Error::Tensor(reason.into()));
+    }
     accuracy_of(classes.rows().len(), labels, |each| scores(images, classes, each))
 }
 
@@ -105,8 +110,12 @@ pub(super) fn accuracy_of(
 /// several classes: `has[picture][class]`. A class without pictures counts as 0.
 ///
 /// # Errors
-/// [`Error::Tensor`] if the two have vectors of different length.
+/// [`Error::Tensor`] if the two have vectors of different length, or `has` is no such table.
 pub fn mean_average_precision(images: &Embeddings, classes: &Embeddings, has: &[Vec<bool>]) -> Result<f64> {
+    let (pictures, count) = (images.rows().len(), classes.rows().len());
+    if has.len() != pictures || has.iter().any(|row| row.len() != count) {
+        return Err(Error::Tensor(format!("no table of {pictures} pictures and {count} classes").into()));
+    }
     let mut sum = 0.0;
     scores(classes, images, |class, scores| {
         let (mut found, mut precisions) = (0usize, 0.0);

@@ -26,6 +26,8 @@ pub(crate) struct Prompts {
 
 #[derive(Clone, Debug)]
 enum Kind {
+    /// The same for a dataset that came without any: in English.
+    Published(Vec<String>),
     /// `{c}` stands for the class.
     Templates(Vec<String>),
     /// Prompts of each class of their own.
@@ -43,15 +45,24 @@ impl Prompts {
         let kind = match (file, own.filter(|own| !own.is_empty())) {
             (Some(file), _) => read(file, dataset, &classes)?,
             (None, Some(own)) => Kind::Templates(own),
-            (None, None) => Kind::Templates(published(dataset)),
+            (None, None) => Kind::Published(published(dataset)),
         };
         Ok(Prompts { classes, kind })
+    }
+
+    /// The prompts of classes whose names are in this language: no name is put into a sentence of another.
+    pub(crate) fn in_language(&mut self, language: &str) {
+        if language.split(['-', '_']).next() != Some("en") && matches!(self.kind, Kind::Published(_)) {
+            self.kind = Kind::Templates(vec!["{c}".to_owned()]);
+        }
     }
 
     /// The sentences of one class.
     fn of(&self, class: usize) -> Vec<String> {
         match &self.kind {
-            Kind::Templates(templates) => templates.iter().map(|t| t.replace("{c}", &self.classes[class])).collect(),
+            Kind::Published(templates) | Kind::Templates(templates) => {
+                templates.iter().map(|t| t.replace("{c}", &self.classes[class])).collect()
+            }
             Kind::PerClass(prompts) => prompts[class].clone(),
         }
     }
@@ -83,7 +94,7 @@ fn published(dataset: &str) -> Vec<String> {
     static TABLE: OnceLock<BTreeMap<String, Vec<String>>> = OnceLock::new();
     let table = TABLE.get_or_init(|| serde_json::from_str(PUBLISHED).expect("a test reads the table"));
     let name = match dataset {
-        "imagenetv2" | "imagenet_sketch" | "imagenet-a" | "imagenet-r" | "objectnet" => "imagenet1k",
+        "imagenetv2" | "imagenet_sketch" | "imagenet-a" | "imagenet-r" | "imagenet-o" | "objectnet" => "imagenet1k",
         name => name,
     };
     table.get(name).cloned().unwrap_or_else(|| vec![PLAIN.to_owned()])
@@ -141,15 +152,79 @@ fn strings(value: &Value) -> Option<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::image::Preprocess;
+    use crate::{EmbeddingSpace, PixelBatch};
 
     #[test]
     fn the_published_prompts_are_there() {
         assert_eq!(published("imagenet1k").len(), 80);
-        assert_eq!(published("imagenet-r").len(), 80);
+        assert_eq!([published("imagenet-r").len(), published("imagenet-o").len()], [80; 2]);
         assert_eq!(published("cifar10").len(), 18);
         assert_eq!(published("my photos"), [PLAIN]);
         let table: BTreeMap<String, Vec<String>> = serde_json::from_str(PUBLISHED).unwrap();
         assert!(table.values().flatten().all(|template| template.contains("{c}")));
+    }
+
+    /// Answers with vectors that are known, brought to length 1.
+    struct Known {
+        space: EmbeddingSpace,
+        rows: BTreeMap<String, Vec<f32>>,
+    }
+
+    impl Encode for Known {
+        fn space(&self) -> &EmbeddingSpace {
+            &self.space
+        }
+
+        fn preprocess(&self) -> &Preprocess {
+            unreachable!("there are no pictures")
+        }
+
+        fn encode_images(&self, _: &PixelBatch) -> Result<Embeddings> {
+            unreachable!("there are no pictures")
+        }
+
+        fn encode_texts(&self, texts: &[&str]) -> Result<Embeddings> {
+            let rows = texts.iter().flat_map(|&text| {
+                let row = &self.rows[text];
+                let length = row.iter().map(|x| x * x).sum::<f32>().sqrt();
+                row.iter().map(move |x| x / length)
+            });
+            Ok(Embeddings::new(self.space.dim, rows.collect()))
+        }
+    }
+
+    #[test]
+    fn vectors_of_classes_are_those_of_clip_benchmark() {
+        let cases: Value = serde_json::from_str(include_str!("../../tests/fixtures/eval/metrics.json")).unwrap();
+        for case in cases["classifier"].as_array().unwrap() {
+            let rows = |key: &str| serde_json::from_value::<Vec<Vec<f32>>>(case[key].clone()).unwrap();
+            let (names, templates) = (strings(&case["names"]).unwrap(), strings(&case["templates"]).unwrap());
+            let prompts = Prompts::new(names, "", None, Some(templates)).unwrap();
+            let sentences: Vec<String> = (0..prompts.classes.len()).flat_map(|class| prompts.of(class)).collect();
+            let rows_of = sentences.into_iter().zip(rows("sentences"));
+            let encoder =
+                Known { space: EmbeddingSpace::declared("known", rows("sentences")[0].len()), rows: rows_of.collect() };
+            let found = prompts.embed(&encoder, |_, _| Ok(())).unwrap();
+            assert_eq!(found.rows().len(), rows("vectors").len());
+            for (ours, theirs) in found.rows().zip(rows("vectors")) {
+                assert!(ours.iter().zip(&theirs).all(|(a, b)| (a - b).abs() < 1e-6), "{ours:?} and {theirs:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn names_in_another_language_are_put_into_no_english_sentence() {
+        let names = vec!["猫".to_owned()];
+        let sentences = |own: Option<&str>, language: &str| {
+            let own = own.map(|template| vec![template.to_owned()]);
+            let mut prompts = Prompts::new(names.clone(), "imagenet1k", None, own).unwrap();
+            prompts.in_language(language);
+            prompts.of(0)
+        };
+        assert_eq!(sentences(None, "zh"), ["猫"]);
+        assert_eq!([sentences(None, "en").len(), sentences(None, "en-GB").len()], [80; 2]);
+        assert_eq!(sentences(Some("一张{c}的照片"), "zh"), ["一张猫的照片"]);
     }
 
     #[test]

@@ -91,18 +91,26 @@ fn karpathy(path: &Path, images: &[Value], options: &DatasetOptions, found: &mut
     Ok(())
 }
 
-/// `test_image_names.txt`, and `test_1kcaptions_de.txt` or `de.txt` for each language, line for line.
+/// The language of a file of captions, if it is one: `test_1kcaptions_de` or `de`.
+fn language(file: &Path) -> Option<String> {
+    let stem = file.file_stem()?.to_str().filter(|_| file.extension().is_some_and(|end| end == "txt"))?;
+    let is_code = |code: &str| (2..=3).contains(&code.len()) && code.bytes().all(|c| c.is_ascii_lowercase());
+    match stem.rsplit_once("captions_") {
+        Some((_, language)) => Some(language.to_owned()),
+        None => stem.split(['-', '_']).next().is_some_and(is_code).then(|| stem.to_owned()),
+    }
+}
+
+/// `test_image_names.txt`, and `test_1kcaptions_de.txt` or `de.txt` for each language, line for line. Other texts are none of it.
 pub(super) fn xtd(path: &Path, options: &DatasetOptions) -> Result<Vec<Dataset>> {
     let images = read(&path.join(XTD_IMAGES))?;
     let images: Vec<&str> = images.lines().map(str::trim).collect();
     let mut files: Vec<_> = std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
-    files.retain(|file| file.extension().is_some_and(|end| end == "txt") && !file.ends_with(XTD_IMAGES));
     files.sort();
     let list = path.join(XTD_IMAGES);
     let mut found = Collected::new(&list, options);
     for file in &files {
-        let stem = file.file_stem().unwrap_or_default().to_string_lossy();
-        let language = stem.rsplit_once("captions_").map_or(&*stem, |(_, language)| language).to_owned();
+        let Some(language) = language(file) else { continue };
         let text = read(file)?;
         let captions: Vec<&str> = text.lines().map(str::trim).collect();
         if captions.len() != images.len() {
