@@ -304,7 +304,7 @@ fn a_cosine_of_distributions_is_the_score_of_their_original() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/encoders");
     let dir = folder.join("prolip");
     let inputs = Inputs::read(&folder);
-    let encoder = Encoder::load(&dir).unwrap();
+    let encoder = Encoder::load_with(&dir, &EncoderOptions::default().precision(Precision::F32)).unwrap();
     let preprocess = encoder.preprocess();
     let mut batch = PixelBatch::new(preprocess.size.0, preprocess.size.1);
     for bytes in &inputs.pictures {

@@ -66,6 +66,12 @@ impl<'a> Patches<'a> {
         let count = Some(rows * columns).filter(|count| (1..=most).contains(count))?;
         Some(Self { grid: (rows, columns), bytes: &carrier[..count * row] })
     }
+
+    /// The same, or an error.
+    pub(crate) fn read_or_refuse(carrier: &'a [u8], edge: usize, most: usize) -> Result<Self> {
+        let refusal = || Error::Tensor("no patches, as Preprocess::apply makes them".into());
+        Self::read(carrier, edge, most).ok_or_else(refusal)
+    }
 }
 
 impl Preprocess {

@@ -9,9 +9,9 @@ use super::loader::Loader;
 use super::project::Depth;
 use super::trunk::TrunkTower;
 use super::vision::Vision;
+use crate::Result;
 use crate::image::Preprocess;
 use crate::image::patches::Patches;
-use crate::{Error, Result};
 
 /// Pictures per pass: enough rows for the products to run at full speed, little enough memory for a laptop.
 const BATCH: usize = 16;
@@ -58,9 +58,7 @@ impl ImageTower {
         let mut rows = Vec::new();
         if let Some((edge, most)) = self.loose {
             for picture in pictures.as_bytes().chunks(height * width * 3) {
-                let patches = Patches::read(picture, edge, most);
-                let patches =
-                    patches.ok_or_else(|| Error::Tensor("no patches, as Preprocess::apply makes them".into()))?;
+                let patches = Patches::read_or_refuse(picture, edge, most)?;
                 let embedded = self.forward_loose(&patches, depth).and_then(|t| t.flatten_all()?.to_vec1::<f32>());
                 rows.extend(embedded.map_err(tensor_error)?);
             }

@@ -353,6 +353,11 @@ impl ReaderConfig {
             projection: config.projection,
         }
     }
+
+    /// Tokens after those of the text.
+    pub(crate) fn suffix(&self) -> usize {
+        usize::from(self.class) + usize::from(self.spread)
+    }
 }
 
 impl TextKind {

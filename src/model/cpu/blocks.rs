@@ -37,6 +37,20 @@ struct Block {
     feed: Feed,
 }
 
+/// A sequence of tokens.
+#[derive(Clone, Copy)]
+pub(super) struct Length {
+    pub(super) tokens: usize,
+    /// Whether nobody sees the last token, not even itself.
+    pub(super) blind: bool,
+}
+
+impl From<usize> for Length {
+    fn from(tokens: usize) -> Self {
+        Self { tokens, blind: false }
+    }
+}
+
 /// Queries, keys and values.
 enum Inputs {
     /// Of all tokens.
@@ -136,7 +150,7 @@ impl Blocks {
     }
 
     /// All tokens of `scratch.x`: sequences of these lengths.
-    pub(super) fn forward(&self, scratch: &mut Scratch, lengths: &[usize], rotation: Option<&Rotation>) {
+    pub(super) fn forward(&self, scratch: &mut Scratch, lengths: &[Length], rotation: Option<&Rotation>) {
         self.blocks.iter().for_each(|block| self.block(block, scratch, lengths, rotation));
     }
 
@@ -144,7 +158,7 @@ impl Blocks {
     pub(super) fn forward_pooled(
         &self,
         scratch: &mut Scratch,
-        lengths: &[usize],
+        lengths: &[Length],
         pooled: &[usize],
         rotation: Option<&Rotation>,
     ) {
@@ -164,8 +178,8 @@ impl Blocks {
     }
 
     /// One block over all tokens.
-    fn block(&self, block: &Block, scratch: &mut Scratch, lengths: &[usize], rotation: Option<&Rotation>) {
-        let (width, tokens) = (self.width, lengths.iter().sum());
+    fn block(&self, block: &Block, scratch: &mut Scratch, lengths: &[Length], rotation: Option<&Rotation>) {
+        let (width, tokens) = (self.width, sum(lengths));
         let Inputs::Joint(qkv) = &block.inputs else { unreachable!("only the last block answers for pooled tokens") };
         let Scratch { x, narrow, wide, pairs, mixed, feed, attention, .. } = scratch;
         self.enter(&block.norm_1, x, tokens, narrow);
@@ -177,8 +191,8 @@ impl Blocks {
         qkv.apply(tokens, narrow, out, Epilogue::STORE); // (tokens, 3 · width)
         if let Some(rotation) = rotation {
             // Queries and keys stand side by side.
-            for (start, &len) in starts(lengths).zip(lengths) {
-                for token in 0..len {
+            for (start, length) in starts(lengths).zip(lengths) {
+                for token in 0..length.tokens {
                     let at = (start + token) * 3 * width;
                     match self.pairs {
                         true => rotation.turn_pairs(&mut short[at..at + 2 * width], token),
@@ -193,12 +207,16 @@ impl Blocks {
             true => narrow.floats(tokens),
             false => (mixed.at_least(tokens * width), width),
         };
-        for (start, &len) in starts(lengths).zip(lengths) {
-            let (range, out) = (start * 3 * width..(start + len) * 3 * width, (&mut out[start * stride..], stride));
+        for (start, &length) in starts(lengths).zip(lengths) {
+            let range = start * 3 * width..(start + length.tokens) * 3 * width;
             if self.pairs {
-                self.attention.apply_pairs(Sequence::joint(&short[range], len, width), out, attention);
+                for (first, sequence) in sequences(&short[range], length, width) {
+                    self.attention.apply_pairs(sequence, (&mut out[(start + first) * stride..], stride), attention);
+                }
             } else {
-                self.attention.apply(Sequence::joint(&joint[range], len, width), out, attention);
+                for (first, sequence) in sequences(&joint[range], length, width) {
+                    self.attention.apply(sequence, (&mut out[(start + first) * stride..], stride), attention);
+                }
             }
         }
         match &block.norm_attention {
@@ -214,11 +232,11 @@ impl Blocks {
         &self,
         block: &Block,
         scratch: &mut Scratch,
-        lengths: &[usize],
+        lengths: &[Length],
         pooled: &[usize],
         rotation: Option<&Rotation>,
     ) {
-        let (width, tokens, count) = (self.width, lengths.iter().sum(), lengths.len());
+        let (width, tokens, count) = (self.width, sum(lengths), lengths.len());
         let Inputs::Apart(query, keys) = &block.inputs else { unreachable!("the tower was made to be pooled") };
         let Scratch { x, picked, narrow, wide, queries, mixed, feed, attention, .. } = scratch;
         self.enter(&block.norm_1, x, tokens, narrow);
@@ -228,24 +246,26 @@ impl Blocks {
         let queries = queries.at_least(count * width);
         query.apply(count, narrow, Out::Floats(queries, width), Epilogue::STORE); // (sequences, width)
         if let Some(rotation) = rotation {
-            for (start, &len) in starts(lengths).zip(lengths) {
-                for token in 0..len {
+            for (start, length) in starts(lengths).zip(lengths) {
+                for token in 0..length.tokens {
                     rotation.turn(&mut joint[(start + token) * 2 * width..][..width], token);
                 }
             }
             queries.chunks_exact_mut(width).zip(pooled).for_each(|(query, &token)| rotation.turn(query, token));
         }
         let out = mixed.at_least(count * width);
-        for (i, (start, &len)) in starts(lengths).zip(lengths).enumerate() {
-            let rows = &joint[start * 2 * width..(start + len) * 2 * width];
+        for (i, (start, &Length { tokens, blind })) in starts(lengths).zip(lengths).enumerate() {
+            let rows = &joint[start * 2 * width..(start + tokens) * 2 * width];
+            // The token in whose place the query looks.
+            let hidden = usize::from(blind && pooled[i] + 1 == tokens);
             let sequence = Sequence {
                 queries: (&queries[i * width..], width),
                 count: 1,
-                first: pooled[i],
+                first: pooled[i] - hidden,
                 keys: rows,
                 values: &rows[width..],
                 stride: 2 * width,
-                tokens: len,
+                tokens: tokens - usize::from(blind),
             };
             self.attention.apply(sequence, (&mut out[i * width..], width), attention);
         }
@@ -310,11 +330,30 @@ impl Blocks {
     }
 }
 
+/// Tokens of all sequences.
+fn sum(lengths: &[Length]) -> usize {
+    lengths.iter().map(|length| length.tokens).sum()
+}
+
 /// Where sequences of these lengths begin.
-fn starts(lengths: &[usize]) -> impl Iterator<Item = usize> {
-    lengths.iter().scan(0, |next, len| {
+fn starts(lengths: &[Length]) -> impl Iterator<Item = usize> {
+    lengths.iter().scan(0, |next, length| {
         let start = *next;
-        *next += len;
+        *next += length.tokens;
         Some(start)
     })
+}
+
+/// What attention has to do for the rows of one sequence, and from which token on: all at once, or the last token, which nobody
+/// sees, by itself.
+fn sequences<T>(
+    rows: &[T],
+    Length { tokens, blind }: Length,
+    width: usize,
+) -> impl Iterator<Item = (usize, Sequence<'_, T>)> {
+    let seen = tokens - usize::from(blind);
+    let all = Sequence::joint(rows, seen, width);
+    let last =
+        blind.then(|| Sequence { queries: (&rows[seen * 3 * width..], 3 * width), count: 1, first: seen - 1, ..all });
+    std::iter::once((0, all)).chain(last.map(|last| (seen, last)))
 }

@@ -109,6 +109,11 @@ impl Dense {
         }
     }
 
+    /// Numbers per row, zeros at the end included.
+    pub(super) fn inputs(&self) -> usize {
+        self.inputs
+    }
+
     /// Numbers per result.
     pub(super) fn outputs(&self) -> usize {
         self.outputs

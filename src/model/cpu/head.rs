@@ -1,6 +1,8 @@
 //! What makes one vector of a tower's tokens: a query that looks at all of them, and the last map. One row per picture or
 //! text, so everything but the query's keys and values is multiplied in f32.
 
+use candle_core::{Device, Tensor};
+
 use super::aligned::Aligned;
 use super::attention::{self, Attention, Sequence};
 use super::dense::{Dense, Out};
@@ -13,6 +15,8 @@ use super::simd::Isa;
 use super::source::Source;
 use crate::Result;
 use crate::model::config::{AttentionPool, Projection};
+use crate::model::linear::tensor_error;
+use crate::model::spread::{Side, points};
 
 /// The last map.
 pub(super) enum Head {
@@ -60,6 +64,49 @@ impl Head {
                 down.apply(count, &inner, Out::Floats(out, dim), Epilogue::STORE); // (count, dim)
             }
         }
+    }
+}
+
+/// What makes points of embeddings that are distributions.
+pub(super) struct Spread {
+    isa: Isa,
+    variance: Dense,
+    side: Side,
+}
+
+impl Spread {
+    /// The map called `name` from `inputs` numbers to the logarithms of the variances of `mean`.
+    pub(super) fn take(
+        source: &mut Source<'_>,
+        name: &str,
+        (inputs, mean): (usize, usize),
+        side: Side,
+    ) -> Result<Self> {
+        let padded = inputs.next_multiple_of(8);
+        let variance = source.part(name, Number::F32, (inputs, mean), (padded, mean), 0, None)?;
+        Ok(Self { isa: source.isa, variance, side })
+    }
+
+    /// Numbers of a mean.
+    pub(super) fn mean(&self) -> usize {
+        self.variance.outputs()
+    }
+
+    /// As many points as there are means, from which and as many rows of `vague` the variances are made.
+    pub(super) fn apply(&self, means: &[f32], vague: &[f32], out: &mut [f32]) -> Result<()> {
+        let (mean, count) = (self.mean(), means.len() / self.mean());
+        let inputs = vague.len() / count;
+        let mut rows = Rows::new(self.isa, Number::F32, inputs.next_multiple_of(8));
+        rows.fill(count, |i, row| {
+            row[..inputs].copy_from_slice(&vague[i * inputs..][..inputs]);
+            row[inputs..].fill(0.0);
+        });
+        let mut logs = vec![0.0; count * mean];
+        self.variance.apply(count, &rows, Out::Floats(&mut logs, mean), Epilogue::STORE); // (count, mean)
+        let tensor = |numbers: &[f32]| Tensor::from_slice(numbers, (count, mean), &Device::Cpu);
+        let made = tensor(means).and_then(|means| points(&means, &tensor(&logs)?, self.side)?.flatten_all()?.to_vec1());
+        out.copy_from_slice(&made.map_err(tensor_error)?);
+        Ok(())
     }
 }
 

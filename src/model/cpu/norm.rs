@@ -5,10 +5,12 @@ use super::parts::{Part, Parts};
 use super::simd::{Isa, Kernel, Simd};
 use crate::Result;
 
-/// `(x - mean) / √(variance + ε) × weight + bias`, row by row.
+/// `(x - mean) / √(variance + ε) × weight + bias`, row by row; or `x / √(mean square + ε) × weight`.
 pub(crate) struct LayerNorm {
     isa: Isa,
     eps: f32,
+    /// Whether the mean is taken away first.
+    centred: bool,
     weight: Part<f32>,
     bias: Part<f32>,
 }
@@ -25,7 +27,7 @@ impl LayerNorm {
             to.copy_from_slice(from);
             to.into()
         };
-        Self { isa, eps, weight: copy(weight), bias: copy(bias) }
+        Self { isa, eps, centred: true, weight: copy(weight), bias: copy(bias) }
     }
 
     /// The norm from the next parts of a store; `read` is asked for weights and biases where they have to be packed.
@@ -41,7 +43,12 @@ impl LayerNorm {
                 Ok(())
             })
         };
-        Ok(Self { isa, eps, weight: part("weight")?, bias: part("bias")? })
+        Ok(Self { isa, eps, centred: true, weight: part("weight")?, bias: part("bias")? })
+    }
+
+    /// The same with zero for the mean, that is divided by the root mean square.
+    pub(super) fn root_mean_square(self) -> Self {
+        Self { centred: false, ..self }
     }
 
     /// Normalises whole rows of `rows` into `out`.
@@ -55,11 +62,8 @@ impl LayerNorm {
             "as many results as numbers, in whole rows"
         );
         for (row, out) in rows.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
-            let (weight, bias) = (self.weight.as_ptr(), self.bias.as_ptr());
-            // SAFETY: all four have `width` numbers.
-            unsafe {
-                self.isa.run(NormRow { row: row.as_ptr(), out: out.as_mut_ptr(), weight, bias, width, eps: self.eps })
-            }
+            // SAFETY: row, result, weights and biases have `width` numbers.
+            unsafe { self.isa.run(self.row(row.as_ptr(), out.as_mut_ptr())) }
         }
     }
 
@@ -71,10 +75,15 @@ impl LayerNorm {
         let width = self.weight.len();
         assert!(rows.len().is_multiple_of(width), "whole rows");
         for row in rows.chunks_exact_mut(width) {
-            let (weight, bias, out) = (self.weight.as_ptr(), self.bias.as_ptr(), row.as_mut_ptr());
+            let out = row.as_mut_ptr();
             // SAFETY: all have `width` numbers; the kernel reads a number for the last time before it writes it.
-            unsafe { self.isa.run(NormRow { row: out, out, weight, bias, width, eps: self.eps }) }
+            unsafe { self.isa.run(self.row(out, out)) }
         }
+    }
+
+    fn row(&self, row: *const f32, out: *mut f32) -> NormRow {
+        let Self { eps, centred, ref weight, ref bias, .. } = *self;
+        NormRow { row, out, weight: weight.as_ptr(), bias: bias.as_ptr(), width: weight.len(), eps, centred }
     }
 }
 
@@ -85,6 +94,7 @@ struct NormRow {
     bias: *const f32,
     width: usize,
     eps: f32,
+    centred: bool,
 }
 
 impl Kernel for NormRow {
@@ -104,7 +114,7 @@ impl Kernel for NormRow {
             if rest > 0 {
                 sum = S::add(sum, S::load_first(self.row.add(whole), rest));
             }
-            let mean = S::sum(sum) / width as f32;
+            let mean = if self.centred { S::sum(sum) / width as f32 } else { 0.0 };
             let middle = S::splat(mean);
             let mut squares = S::splat(0.0);
             for i in (0..whole).step_by(S::LANES) {
@@ -144,9 +154,15 @@ mod tests {
                 let weight: Vec<f32> = (0..width).map(|i| 0.5 + (i % 3) as f32).collect();
                 let bias: Vec<f32> = (0..width).map(|i| (i % 5) as f32 - 2.0).collect();
                 let mut out = vec![0.0; 2 * width];
-                LayerNorm::new(isa, &weight, &bias, 1e-5).apply(&row, &mut out);
-                for (row, out) in row.chunks(width).zip(out.chunks(width)) {
+                let norm = LayerNorm::new(isa, &weight, &bias, 1e-5);
+                norm.apply(&row, &mut out);
+                let mut by_root = row.clone();
+                norm.root_mean_square().apply_in_place(&mut by_root);
+                let both = out.chunks(width).map(|out| (out, true));
+                let both = both.chain(by_root.chunks(width).map(|out| (out, false)));
+                for (row, (out, centred)) in row.chunks(width).cycle().zip(both) {
                     let mean = row.iter().map(|&x| f64::from(x)).sum::<f64>() / width as f64;
+                    let mean = if centred { mean } else { 0.0 };
                     let variance = row.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / width as f64;
                     for i in 0..width {
                         let want = (f64::from(row[i]) - mean) / (variance + 1e-5).sqrt() * f64::from(weight[i])

@@ -69,8 +69,11 @@ pub(crate) fn supports_image(config: &VitConfig) -> bool {
     };
     let head = config.blocks.width / config.blocks.heads.max(1);
     let rotation = config.rotation.is_none() || head.is_multiple_of(4);
-    let stem = !matches!(config.stem, Stem::Patches { norm: true, .. } | Stem::Loose { .. });
-    supports(&config.blocks) && pool && rotation && stem && !config.spread
+    // A grid for each picture has no place for other tokens and nothing to turn by.
+    let stem = !matches!(config.stem, Stem::Loose { .. }) || (config.prefix() == 0 && config.rotation.is_none());
+    // The token that becomes the spread is the one behind that of the class.
+    let spread = !config.spread || (config.class && config.pool == Pool::Token);
+    supports(&config.blocks) && pool && rotation && stem && spread
 }
 
 /// Whether the packed path knows this trunk of convolutions.
@@ -84,14 +87,16 @@ pub(crate) fn supports_text(config: &ReaderConfig) -> bool {
         Padding::Seen => true,
         // Tokens that nobody sees are left out, so none of them may be asked for its vector.
         Padding::Hidden(_) => matches!(config.pool, TextPool::First | TextPool::Mean),
-        Padding::HiddenNext(_) => false,
+        // Behind a text whose padding is hidden, the token of the class does not see itself.
+        Padding::HiddenNext(_) => config.class && config.causal && !config.spread,
     };
     let place = match config.place {
-        Place::Learned { rows, first } => rows >= first + config.context,
+        Place::Learned { rows, first } => rows >= first + config.context + config.suffix(),
         Place::Waves { .. } => config.blocks.width >= 4,
     };
     let pooled = config.pooler.is_none_or(|pooler| pooler.width.is_multiple_of(8));
-    supports(&config.blocks) && padding && place && pooled && !config.class
+    let class = config.suffix() == 0 || (config.class && config.pool != TextPool::Mean);
+    supports(&config.blocks) && padding && place && pooled && class
 }
 
 fn supports(blocks: &BlocksConfig) -> bool {
@@ -99,7 +104,6 @@ fn supports(blocks: &BlocksConfig) -> bool {
         && blocks.width.is_multiple_of(8)
         && blocks.width.is_multiple_of(blocks.heads)
         && blocks.width / blocks.heads <= super::attention::WIDEST
-        && !blocks.root_mean_square
 }
 
 /// What [`Precision::Auto`] means for a model that is loaded, on this machine.

@@ -65,10 +65,14 @@ impl Source<'_> {
         })
     }
 
+    /// A norm; one without a bias divides by the root mean square.
     pub(super) fn norm(&mut self, name: &str, width: usize, eps: f64) -> Result<LayerNorm> {
         let weights = self.weights;
-        LayerNorm::take(&mut self.parts, self.isa, (width, eps as f32), |part| {
-            Ok(weights.get(&format!("{name}.{part}"))?.0)
-        })
+        let biased = weights.contains(&format!("{name}.bias"));
+        let norm = LayerNorm::take(&mut self.parts, self.isa, (width, eps as f32), |part| match part {
+            "bias" if !biased => Ok(vec![0.0; width]),
+            part => Ok(weights.get(&format!("{name}.{part}"))?.0),
+        })?;
+        Ok(if biased { norm } else { norm.root_mean_square() })
     }
 }

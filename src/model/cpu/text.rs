@@ -1,17 +1,17 @@
 //! The text tower on packed weights.
 //!
 //! Under a causal mask a text is cut behind its pooled token, which does not see what follows; and tokens that nobody sees are
-//! left out. Texts of different lengths stand one below the other without padding.
+//! left out, but for one that becomes the vector. Texts of different lengths stand one below the other without padding.
 
 use std::sync::{Arc, Mutex};
 
 use rayon::prelude::*;
 
 use super::aligned::Aligned;
-use super::blocks::{Blocks, Scratch};
+use super::blocks::{Blocks, Length, Scratch};
 use super::dense::{Dense, Out};
 use super::finish::Epilogue;
-use super::head::Head;
+use super::head::{Head, Spread};
 use super::norm::LayerNorm;
 use super::parts::Part;
 use super::rows::{Number, Rows};
@@ -19,6 +19,7 @@ use super::simd::Isa;
 use super::source::Source;
 use crate::Result;
 use crate::model::config::{Padding, Place, ReaderConfig, TextPool};
+use crate::model::spread::{self, Side};
 use crate::model::text::{pooled_at, wave};
 use crate::model::weights::Weights;
 
@@ -36,10 +37,14 @@ pub(crate) struct TextTower {
     position: Part<f32>,
     segment: Option<Part<f32>>,
     norm_embedding: Option<LayerNorm>,
+    /// Tokens after those of the text.
+    suffix: Part<f32>,
     blocks: Blocks,
     norm_post: Option<LayerNorm>,
     pooler: Option<Dense>,
     head: Head,
+    /// Makes the variance of the embedding.
+    spread: Option<Spread>,
     free: Mutex<Vec<Room>>,
 }
 
@@ -53,10 +58,12 @@ struct Room {
 /// The tokens of a text that matter.
 struct Words {
     ids: Vec<u32>,
-    /// Rows of the table of places.
+    /// Rows of the table of places, also for the tokens after those of the text.
     places: Vec<usize>,
     /// The token that becomes the vector.
     pooled: usize,
+    /// Whether that is the last and nobody sees it.
+    blind: bool,
 }
 
 impl TextTower {
@@ -91,6 +98,13 @@ impl TextTower {
         };
         let norm_embedding =
             if config.norm_embedding { Some(source.norm("text.norm_embedding", width, eps)?) } else { None };
+        let suffix = source.parts.take(config.suffix() * width, |to: &mut [f32]| {
+            let tokens = [("text.uncertain", config.spread), ("text.class", config.class)];
+            for (to, (name, _)) in to.chunks_exact_mut(width).zip(tokens.iter().filter(|token| token.1)) {
+                to.copy_from_slice(&weights.get(name)?.0);
+            }
+            Ok(())
+        })?;
         let blocks = Blocks::take(source, "text", &config.blocks, config.causal, config.pool != TextPool::Mean)?;
         let norm_post = if config.norm_post { Some(source.norm("text.norm_post", width, eps)?) } else { None };
         let pooler = match config.pooler {
@@ -98,7 +112,12 @@ impl TextTower {
             None => None,
         };
         let pooled = config.pooler.map_or(width, |pooler| pooler.width);
-        let head = Head::take(source, "text.projection", config.projection, pooled, dim)?;
+        let mean = config.spread.then(|| dim.saturating_sub(spread::EXTRA));
+        let head = Head::take(source, "text.projection", config.projection, pooled, mean.unwrap_or(dim))?;
+        let spread = match mean {
+            Some(mean) => Some(Spread::take(source, "text.variance", (mean, mean), Side::Text)?),
+            None => None,
+        };
         Ok(Self {
             isa: source.isa,
             config: config.clone(),
@@ -107,10 +126,12 @@ impl TextTower {
             position,
             segment,
             norm_embedding,
+            suffix,
             blocks,
             norm_post,
             pooler,
             head,
+            spread,
             free: Mutex::default(),
         })
     }
@@ -122,16 +143,17 @@ impl TextTower {
     pub(crate) fn encode(&self, texts: &[Vec<u32>]) -> Result<Vec<f32>> {
         let mut out = vec![0.0; texts.len() * self.dim];
         let words: Vec<Words> = texts.iter().map(|ids| self.words(ids)).collect();
-        let tokens: usize = words.iter().map(|words| words.ids.len()).sum();
+        let tokens: usize = words.iter().map(|words| words.places.len()).sum();
         let threads = rayon::current_num_threads();
         // A context that is longer is a pass of its own.
-        let most = tokens.div_ceil(threads).clamp(self.config.context, self.config.context.max(TOKENS));
+        let longest = self.config.context + self.config.suffix();
+        let most = tokens.div_ceil(threads).clamp(longest, longest.max(TOKENS));
         let mut passes = Vec::new();
         let (mut rest_texts, mut rest) = (words.as_slice(), out.as_mut_slice());
         while !rest_texts.is_empty() {
             let mut sum = 0;
             let fits = |words: &&Words| {
-                sum += words.ids.len();
+                sum += words.places.len();
                 sum <= most
             };
             let count = rest_texts.iter().take_while(fits).count().max(1);
@@ -151,31 +173,58 @@ impl TextTower {
 
     /// What is left of a text.
     fn words(&self, ids: &[u32]) -> Words {
-        let pooled = pooled_at(ids, self.config.pool);
         let (Place::Learned { first, .. } | Place::Waves { first }) = self.config.place;
+        if self.config.class {
+            return self.words_before_class(ids, first);
+        }
+        let pooled = pooled_at(ids, self.config.pool);
         let mean = self.config.pool == TextPool::Mean;
         let ids = if self.config.causal && !mean { &ids[..=pooled] } else { ids };
         let Padding::Hidden(pad) = self.config.padding else {
-            return Words { ids: ids.to_vec(), places: (first..first + ids.len()).collect(), pooled };
+            return Words { ids: ids.to_vec(), places: (first..first + ids.len()).collect(), pooled, blind: false };
         };
         // Padding stands nowhere, and what follows it counts on from before. The first token is pooled, or none is.
         let seen = |(at, id): &(usize, &u32)| **id != pad || *at == 0;
         let ids: Vec<u32> = ids.iter().enumerate().filter(seen).map(|(_, id)| *id).collect();
-        Words { places: (first..first + ids.len()).collect(), ids, pooled }
+        Words { places: (first..first + ids.len()).collect(), ids, pooled, blind: false }
+    }
+
+    /// The same before the token that becomes the vector. What is hidden stays where it stands, and nobody looks there.
+    fn words_before_class(&self, ids: &[u32], first: usize) -> Words {
+        let hidden = |at: usize| match self.config.padding {
+            Padding::HiddenNext(pad) => at > 0 && ids[at - 1] == pad,
+            _ => false,
+        };
+        let seen: Vec<usize> = (0..ids.len()).filter(|&at| !hidden(at)).collect();
+        let suffix = ids.len()..ids.len() + self.config.suffix();
+        let places: Vec<usize> = seen.iter().copied().chain(suffix).map(|at| first + at).collect();
+        Words {
+            ids: seen.iter().map(|&at| ids[at]).collect(),
+            pooled: places.len() - 1,
+            blind: hidden(ids.len()),
+            places,
+        }
     }
 
     fn pass(&self, texts: &[Words], out: &mut [f32]) -> Result<()> {
         let width = self.config.blocks.width;
-        let lengths: Vec<usize> = texts.iter().map(|words| words.ids.len()).collect();
+        let lengths: Vec<Length> =
+            texts.iter().map(|words| Length { tokens: words.places.len(), blind: words.blind }).collect();
         let ids: Vec<u32> = texts.iter().flat_map(|words| &words.ids).copied().collect();
         let tokens = self.weights.rows("text.token", &ids)?; // (tokens, width)
         let lock = || self.free.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let free = lock().pop();
         let mut room = free.unwrap_or_else(|| self.room());
-        let x = room.scratch.x.at_least(tokens.len());
-        x.copy_from_slice(&tokens);
-        if self.config.token_scale != 1.0 {
-            x.iter_mut().for_each(|x| *x *= self.config.token_scale);
+        let size: usize = lengths.iter().map(|length| length.tokens * width).sum();
+        let x = room.scratch.x.at_least(size);
+        let (mut to, mut from) = (&mut x[..], tokens.as_slice());
+        for words in texts {
+            let (own, later) = from.split_at(words.ids.len() * width);
+            let (own_to, rest) = to.split_at_mut(own.len());
+            let (suffix_to, rest) = rest.split_at_mut(self.suffix.len());
+            own_to.iter_mut().zip(own).for_each(|(to, x)| *to = x * self.config.token_scale);
+            suffix_to.copy_from_slice(&self.suffix);
+            (to, from) = (rest, later);
         }
         let places = texts.iter().flat_map(|words| &words.places);
         for (x, &place) in x.chunks_exact_mut(width).zip(places) {
@@ -191,14 +240,14 @@ impl TextTower {
         let vectors = room.vectors.at_least(count * width); // (texts, width)
         if self.config.pool == TextPool::Mean {
             self.blocks.forward(&mut room.scratch, &lengths, None);
-            let mut rest = &room.scratch.x[..tokens.len()];
-            for (row, &len) in vectors.chunks_exact_mut(width).zip(&lengths) {
-                let (text, later) = rest.split_at(len * width);
+            let mut rest = &room.scratch.x[..size];
+            for (row, &Length { tokens, .. }) in vectors.chunks_exact_mut(width).zip(&lengths) {
+                let (text, later) = rest.split_at(tokens * width);
                 row.fill(0.0);
                 for token in text.chunks_exact(width) {
                     row.iter_mut().zip(token).for_each(|(sum, x)| *sum += x);
                 }
-                row.iter_mut().for_each(|sum| *sum /= len as f32);
+                row.iter_mut().for_each(|sum| *sum /= tokens as f32);
                 rest = later;
             }
         } else {
@@ -222,7 +271,14 @@ impl TextTower {
             }
             None => room.pooled.convert(vectors, width, count),
         }
-        self.head.apply(self.isa, &mut room.pooled, count, out, self.dim); // (texts, dim)
+        match &self.spread {
+            Some(spread) => {
+                let mut means = vec![0.0; count * spread.mean()];
+                self.head.apply(self.isa, &mut room.pooled, count, &mut means, spread.mean()); // (texts, mean)
+                spread.apply(&means, &means, out)?;
+            }
+            None => self.head.apply(self.isa, &mut room.pooled, count, out, self.dim), // (texts, dim)
+        }
         lock().push(room);
         Ok(())
     }
