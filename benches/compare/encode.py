@@ -296,9 +296,12 @@ def encoder_bench():
 
 
 def compare_trunks(directory, rounds, cpu, isa):
-    """Milliseconds of each engine for a picture of each trunk, and how many times as fast tintype is; all of a round runs in turns."""
+    """Milliseconds of each engine for a picture of each trunk, and how many times as fast tintype is; all of a round runs in turns.
+
+    Returns the table and, by trunk, batch and engine, the seconds of processor time per batch in each round."""
     engines = ["f32", "ort-f32", "openvino-f32"]
     lines = ["| trunk | batch | tintype | ONNX Runtime | OpenVINO | tintype : ONNX Runtime | tintype : OpenVINO |", "|---" * 7 + "|"]
+    raw = []
     for model in TRUNKS:
         workers = {e: Worker(e, 1, directory, cpu, isa) for e in engines}
         for batch in (1, 8):
@@ -307,6 +310,7 @@ def compare_trunks(directory, rounds, cpu, isa):
                 for engine, worker in workers.items():
                     answer = worker.ask(model=model, tower="image", batch=batch, runs=1, repeat=max(1, 4 // batch))
                     measured[engine] += answer["cpu"]
+            raw += [{"trunk": model, "batch": batch, "engine": e, "seconds": times} for e, times in measured.items()]
             each = {e: statistics.median(times) * 1e3 / batch for e, times in measured.items()}
             ratios = [statistics.median(p / o for p, o in zip(measured[e], measured["f32"])) for e in engines[1:]]
             lines.append(f"| {model} | {batch} | " + " | ".join(f"{each[e]:.1f}" for e in engines)
@@ -314,7 +318,7 @@ def compare_trunks(directory, rounds, cpu, isa):
             print(lines[-1], file=sys.stderr, flush=True)
         for worker in workers.values():
             worker.end()
-    return "\n".join(lines)
+    return "\n".join(lines), raw
 
 
 def compare(directory, rounds, cpu, only, isa):
@@ -374,6 +378,15 @@ def line_of(*command):
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT).stdout.strip()
 
 
+def conditions(args, before):
+    """What a table of figures must say of how they came about."""
+    commit = line_of("git", "log", "-1", "--format=%h")
+    of = {line.split(":")[0].strip(): line.split(":")[1].strip() for line in open("/proc/cpuinfo") if ":" in line}
+    load = f"load {before[0]:.1f} before and {os.getloadavg()[0]:.1f} after"
+    return (f"{of['model name']} (family {of['cpu family']}), one pinned thread, {args.rounds} rounds, commit {commit}, {load}, "
+            f"instructions {args.isa}.")
+
+
 def main():
     import argparse
 
@@ -385,23 +398,31 @@ def main():
     parser.add_argument("--engines", default="")
     parser.add_argument("--isa", default="best", help="instructions of tintype: best, avx512, avx2-vnni, avx2, portable")
     parser.add_argument("--trunks", action="store_true", help="trunks of convolutions instead of vision transformers")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="a file for the tables; with --trunks, all measurements go beside it as JSON")
     args = parser.parse_args()
     if args.what == "export":
         return export(args.directory, TRUNKS if args.trunks else MODELS)
     if args.what == "accuracy":
         return accuracy(args.directory, args.isa)
-    if args.trunks:
-        return print(compare_trunks(args.directory, args.rounds, args.cpu, args.isa))
     before = os.getloadavg()
+    if args.trunks:
+        rows, raw = compare_trunks(args.directory, args.rounds, args.cpu, args.isa)
+        text = f"""# Trunks of convolutions beside ONNX Runtime and OpenVINO
+
+{conditions(args, before)}
+Milliseconds of process CPU time for a picture in f32, medians; a ratio above 1 says how many times as fast tintype is.
+
+{rows}
+"""
+        print(text)
+        if args.out:
+            args.out.write_text(text)
+            args.out.with_suffix(".json").write_text("[\n" + ",\n".join(json.dumps(row) for row in raw) + "\n]\n")
+        return
     engines, peaks, medians, measured = compare(args.directory, args.rounds, args.cpu, args.engines.split(",") if args.engines else [], args.isa)
-    after = os.getloadavg()
-    commit = line_of("git", "log", "-1", "--format=%h")
-    cpu_line = next(l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name"))
-    family = next(l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("cpu family"))
     text = f"""# The encoder beside ONNX Runtime and OpenVINO
 
-{cpu_line} (family {family}), one pinned thread, {args.rounds} rounds, commit {commit}, load {before[0]:.1f} before and {after[0]:.1f} after, instructions {args.isa}.
+{conditions(args, before)}
 Milliseconds of process CPU time per batch, medians; in brackets the percentage of this core's peak in that precision
 ({", ".join(f"{kind} {peak / 1e9:.0f}" for kind, peak in peaks.items())} billion operations per second), counting all of the model's operations for every engine.
 
