@@ -45,6 +45,11 @@ const fn w(repository: &'static str) -> Source {
     source(repository, Layout::OpenClipTokenizer)
 }
 
+/// open_clip's files, whatever they are called, with a tokenizer or CLIP's vocabulary.
+const fn a(repository: &'static str) -> Source {
+    source(repository, Layout::OpenClipAny)
+}
+
 /// Hugging Face's files.
 const fn t(repository: &'static str) -> Source {
     source(repository, Layout::Transformers)
@@ -353,4 +358,20 @@ pub const MODELS: &[Model] = &[
     Model { alias: "vit-bigg-14-laion2b", open_clip: "ViT-bigG-14:laion2b_s39b_b160k", summary: "CLIP ViT-bigG/14 by LAION",
         sources: &[o("laion/CLIP-ViT-bigG-14-laion2B-39B-b160k")],
         dim: 1280, image_size: 224, parameters_10k: 253_957, licence: Mit, languages: English, scores: csv(80.09, [79.56, 94.98, 97.14], [51.37, 74.90]) },
+    // Tuned for a field, by names that open_clip's registry does not have.
+    Model { alias: "marqo-fashion-clip", open_clip: "hf-hub:Marqo/marqo-fashionCLIP", summary: "clothes and shoes: a ViT-B/16 by Marqo, tuned on the pages of a million products",
+        sources: &[a("Marqo/marqo-fashionCLIP")],
+        dim: 512, image_size: 224, parameters_10k: 14_962, licence: Apache2, languages: English, scores: NO_SCORES },
+    Model { alias: "marqo-fashion-siglip", open_clip: "hf-hub:Marqo/marqo-fashionSigLIP", summary: "clothes and shoes: a SigLIP ViT-B/16 by Marqo, better and slower",
+        sources: &[a("Marqo/marqo-fashionSigLIP")],
+        dim: 768, image_size: 224, parameters_10k: 20_316, licence: Apache2, languages: English, scores: NO_SCORES },
+    Model { alias: "bioclip", open_clip: "hf-hub:imageomics/bioclip", summary: "plants, animals and fungi: a ViT-B/16 by Imageomics; reads Latin names",
+        sources: &[a("imageomics/bioclip")],
+        dim: 512, image_size: 224, parameters_10k: 14_962, licence: Mit, languages: English, scores: NO_SCORES },
+    Model { alias: "bioclip-2", open_clip: "hf-hub:imageomics/bioclip-2", summary: "plants, animals and fungi: a ViT-L/14 by Imageomics, of twenty times the pictures",
+        sources: &[a("imageomics/bioclip-2")],
+        dim: 768, image_size: 224, parameters_10k: 42_762, licence: Mit, languages: English, scores: NO_SCORES },
+    Model { alias: "biomedclip", open_clip: "hf-hub:microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224", summary: "figures of medical papers: a ViT-B/16 by Microsoft with a reader of 256 tokens; for research, not for diagnoses",
+        sources: &[a("microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224")],
+        dim: 512, image_size: 224, parameters_10k: 19_590, licence: Mit, languages: English, scores: NO_SCORES },
 ];
