@@ -474,6 +474,8 @@ fn bad_directories_say_what_is_wrong_and_where() {
     let dir = fresh("hugging_face_shards");
     edit(&dir.join("processor_config.json"), "\"shortest_edge\": 32", "\"shortest_edge\": 40");
     assert!(failure(&dir).to_string().contains("size = {\"shortest_edge\":40}"));
+    fs::write(dir.join("processor_config.json"), r#"{"processor_class": "CLIPProcessor"}"#).unwrap();
+    says(&dir, "processor_config.json", "no image_processor");
 }
 
 #[test]

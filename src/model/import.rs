@@ -20,7 +20,9 @@ mod timm;
 
 use std::path::Path;
 
+pub(crate) use self::hugging_face::shards;
 use self::json::{Object, bad};
+pub(crate) use self::open_clip::WEIGHTS as OPEN_CLIP_WEIGHTS;
 use super::config::{ModelConfig, TransformerConfig};
 use super::tokenizer::TokenizerConfig;
 use super::weights::Weights;

@@ -11,6 +11,7 @@ mod table;
 use std::borrow::Cow;
 
 pub use self::table::MODELS;
+use super::import;
 use crate::{Error, Result};
 
 /// A model that can be loaded by name.
@@ -19,7 +20,7 @@ use crate::{Error, Result};
 pub struct Model {
     /// Short name: `vit-b-32-laion2b`.
     pub alias: &'static str,
-    /// open_clip's name for the same weights, `model:tag`.
+    /// open_clip's name for the same weights: `model:tag`, or `hf-hub:owner/name` where its registry does not have them.
     pub open_clip: &'static str,
     /// What it is, in one line.
     pub summary: &'static str,
@@ -87,11 +88,12 @@ pub enum Layout {
     OpenClipTokenizer,
     /// The same with or without one.
     OpenClipAny,
-    /// `config.json`, `model.safetensors`, `preprocessor_config.json`, tokenizer.
+    /// `config.json`, `model.safetensors` or its shards, `preprocessor_config.json`, tokenizer.
     Transformers,
 }
 
-/// One thing that a model needs, as alternatives in order of preference; an alternative is a set of files.
+/// One thing that a model needs, as alternatives in order of preference; an alternative is a set of files. The index of weights
+/// in several files stands for those, too.
 pub(crate) type Need = &'static [&'static [&'static str]];
 
 impl Layout {
@@ -105,15 +107,25 @@ impl Layout {
         match self {
             Layout::OpenClip => &[CONFIG, WEIGHTS],
             Layout::OpenClipTokenizer => &[CONFIG, SPECIALS, &[&["tokenizer.json"]], WEIGHTS],
-            Layout::OpenClipAny => {
-                &[CONFIG, PERHAPS_SPECIALS, &[&["tokenizer.json"], &["vocab.json", "merges.txt"], &[]], WEIGHTS]
-            }
+            Layout::OpenClipAny => &[
+                CONFIG,
+                PERHAPS_SPECIALS,
+                &[&["tokenizer.json"], &["vocab.json", "merges.txt"], &[]],
+                import::OPEN_CLIP_WEIGHTS,
+            ],
             Layout::Transformers => &[
                 &[&["config.json"]],
-                &[&["preprocessor_config.json"]],
+                // Not without one: Python's tools may have fetched a model's weights alone, and nothing else says what its
+                // pictures look like.
+                &[&["preprocessor_config.json"], &["processor_config.json"]],
                 PERHAPS_SPECIALS,
                 &[&["tokenizer.json"], &["vocab.json", "merges.txt"]],
-                &[&["model.safetensors"], &["pytorch_model.bin"]],
+                &[
+                    &["model.safetensors"],
+                    &["model.safetensors.index.json"],
+                    &["pytorch_model.bin"],
+                    &["pytorch_model.bin.index.json"],
+                ],
             ],
         }
     }

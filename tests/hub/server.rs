@@ -15,6 +15,10 @@ pub(super) const REPOSITORY: &str = "laion/CLIP-ViT-B-32-laion2B-s34B-b79K";
 /// The owner of further repositories, all with the same files.
 pub(super) const ANYTHING: &str = "owner";
 pub(super) const WEIGHTS: &str = "open_clip_model.safetensors";
+/// Weights in several files, and what lists them.
+pub(super) const SHARDS: [&str; 2] = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
+const INDEX: &str = r#"{"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors",
+    "c": "model-00001-of-00002.safetensors"}}"#;
 pub(super) const COMMIT: &str = "1a25a446712ba5ee05982a381eed697ef9b435cf";
 
 /// A request as it came in, with what it is about.
@@ -135,7 +139,11 @@ impl Hub {
             ("open_clip_pytorch_model.bin", random(5_000)),
             ("config.json", random(600)),
             ("preprocessor_config.json", random(700)),
+            ("processor_config.json", random(800)),
             ("model.safetensors", random(8_000)),
+            ("model.safetensors.index.json", INDEX.as_bytes().to_vec()),
+            (SHARDS[0], random(9_000)),
+            (SHARDS[1], random(50_000)),
         ]);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let hub = Self {

@@ -16,6 +16,7 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::model::import::shards;
 use crate::model::registry::Need;
 use crate::{Error, Result};
 
@@ -67,8 +68,13 @@ impl Repository {
     pub(super) fn find(&self, revision: &str, needs: &[Need]) -> Result<PathBuf, &'static str> {
         let first = needs.first().map_or("", |need| need[0][0]);
         let snapshot = self.snapshot(&self.commit(revision).ok_or(first)?);
+        let here = |file: &&str| {
+            let path = snapshot.join(file);
+            let shards = || shards(&snapshot, &path).is_ok_and(|shards| shards.iter().all(|shard| shard.is_file()));
+            path.is_file() && (!is_index(file) || shards())
+        };
         for need in needs {
-            if !need.iter().any(|set| set.iter().all(|file| snapshot.join(file).is_file())) {
+            if !need.iter().any(|set| set.iter().all(here)) {
                 return Err(need[0][0]);
             }
         }
@@ -147,6 +153,11 @@ impl Repository {
         };
         Error::ModelCache { path: self.root(), reason: reason.to_owned(), source }
     }
+}
+
+/// Whether a file lists others, in which the weights lie.
+pub(super) fn is_index(file: &str) -> bool {
+    file.ends_with(".index.json")
 }
 
 /// A name to write under before renaming to `name`, which no other program and no other thread writes to.

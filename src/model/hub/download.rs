@@ -6,6 +6,7 @@
 
 use std::fs::{self, File};
 use std::io::{Seek, SeekFrom, Write};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ureq::http::Method;
@@ -23,7 +24,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// A file on the hub, as the hub describes it.
 #[derive(Clone, Debug)]
 pub(super) struct Remote {
-    pub(super) file: &'static str,
+    pub(super) file: Arc<str>,
     pub(super) url: String,
     pub(super) etag: String,
     pub(super) checksum: Checksum,
@@ -49,7 +50,7 @@ impl<'a> Downloads<'a> {
     }
 
     /// What the hub says about `file` at `revision`; `None` if the repository has no such file.
-    pub(super) fn ask(&self, revision: &str, file: &'static str, watch: &mut Watch<'_>) -> Result<Option<Remote>> {
+    pub(super) fn ask(&self, revision: &str, file: &Arc<str>, watch: &mut Watch<'_>) -> Result<Option<Remote>> {
         let url = self.url(revision, file);
         watch.show(file, Stage::Asking);
         let mut failures = 0;
@@ -71,12 +72,12 @@ impl<'a> Downloads<'a> {
         let commit = commit.ok_or_else(|| odd("it names no commit").into_error(&url))?;
         let etag = head.etag.unwrap_or_default();
         let checksum = Checksum::from_etag(&etag).ok_or_else(|| odd("it gives no checksum").into_error(&url))?;
-        Ok(Some(Remote { file, url, etag, checksum, commit, size: head.size }))
+        Ok(Some(Remote { file: Arc::clone(file), url, etag, checksum, commit, size: head.size }))
     }
 
     /// Brings one file to its blob, or finds it there.
     pub(super) fn get(&self, remote: &Remote, to: &Repository, watch: &mut Watch<'_>) -> Result<()> {
-        let (file, blob, partial) = (remote.file, to.blob(&remote.etag), to.partial(&remote.etag));
+        let (file, blob, partial) = (&remote.file, to.blob(&remote.etag), to.partial(&remote.etag));
         let _lock = to.lock(&remote.etag, || {
             watch.show(file, Stage::Waiting);
             (watch.stop)()
@@ -152,7 +153,7 @@ impl<'a> Downloads<'a> {
             return Err(Failure::passing(reason).into());
         }
 
-        watch.start(remote.file, len);
+        watch.start(&remote.file, len);
         partial.seek(SeekFrom::Start(len)).map_err(|error| to.trouble(error))?;
         while let Some(data) = exchange.data(watch.stop)? {
             len += data.len() as u64;
@@ -161,7 +162,7 @@ impl<'a> Downloads<'a> {
                 return Err(Failure::passing("the server sent more than the hub announced").into());
             }
             partial.write_all(&data).map_err(|error| to.trouble(error))?;
-            watch.grow(remote.file, len);
+            watch.grow(&remote.file, len);
         }
         if remote.size.is_some_and(|size| len < size) {
             return Err(Failure::passing("the connection was closed in the middle of the file").into());
@@ -176,7 +177,7 @@ impl<'a> Downloads<'a> {
         stopped: Stopped,
         failures: &mut u32,
         url: &str,
-        file: &'static str,
+        file: &Arc<str>,
         watch: &mut Watch<'_>,
     ) -> Result<()> {
         let failure = match stopped {

@@ -1,11 +1,13 @@
 //! A whole model: which of its files are missing, and the request that brings them.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::cache::Repository;
+use super::cache::{Repository, is_index};
 use super::download::{Downloads, Remote};
 use super::options::HubOptions;
+use crate::model::import::shards;
 use crate::model::registry::{Model, Source};
 use crate::{Error, Result};
 
@@ -14,7 +16,7 @@ use crate::{Error, Result};
 #[non_exhaustive]
 pub struct Progress {
     /// The file that it is about.
-    pub file: &'static str,
+    pub file: Arc<str>,
     /// What is being done with it.
     pub stage: Stage,
     /// Bytes on this machine, of all files of the model.
@@ -97,16 +99,17 @@ impl<'a> Fetch<'a> {
             return Err(Error::Offline { model, cache, missing });
         }
         let mut watch = Watch::new(&mut *self.progress, &*self.stop);
-        let mut lacking = None;
+        // What is missing where most of the rest is there.
+        let mut lacking = (0, preferred.layout.needs()[0][0][0]);
         for source in self.sources {
             match plan(source, self.options, &mut watch)? {
-                Ok(files) => return bring(source, &files, self.options, &mut watch),
-                Err(missing) => lacking = lacking.or(Some(missing)),
+                Ok(files) => return bring(source, files, self.options, &mut watch),
+                Err(missing) if missing.0 > lacking.0 => lacking = missing,
+                Err(_) => {}
             }
         }
         let url = format!("{}/{}", self.options.endpoint, preferred.repository);
-        let missing = lacking.unwrap_or_default();
-        Err(Error::Hub { url, reason: format!("the repository has no {missing}"), source: None })
+        Err(Error::Hub { url, reason: format!("the repository has no {}", lacking.1), source: None })
     }
 }
 
@@ -122,16 +125,20 @@ pub fn locate_any(sources: &[Source], options: &HubOptions) -> Option<PathBuf> {
     })
 }
 
-/// The files that make the model, all of one commit; or the first that the repository lacks.
-fn plan(source: &Source, options: &HubOptions, watch: &mut Watch<'_>) -> Result<Result<Vec<Remote>, &'static str>> {
+/// The files that make the model, all of one commit; or how many needs the repository meets, and the first file that it lacks.
+fn plan(
+    source: &Source,
+    options: &HubOptions,
+    watch: &mut Watch<'_>,
+) -> Result<Result<Vec<Remote>, (usize, &'static str)>> {
     let downloads = Downloads::new(options, &source.repository)?;
     let mut files: Vec<Remote> = Vec::new();
-    'needs: for need in source.layout.needs() {
+    'needs: for (met, need) in source.layout.needs().iter().enumerate() {
         'sets: for set in *need {
             let known = files.len();
             for file in *set {
                 let revision = files.first().map_or(&*source.revision, |first| &first.commit).to_owned();
-                match downloads.ask(&revision, file, watch)? {
+                match downloads.ask(&revision, &Arc::from(*file), watch)? {
                     Some(remote) => files.push(remote),
                     None => {
                         files.truncate(known);
@@ -141,28 +148,43 @@ fn plan(source: &Source, options: &HubOptions, watch: &mut Watch<'_>) -> Result<
             }
             continue 'needs;
         }
-        return Ok(Err(need[0][0]));
+        return Ok(Err((met, need[0][0])));
     }
     Ok(Ok(files))
 }
 
 /// Downloads what is missing and makes the snapshot of it.
-fn bring(source: &Source, files: &[Remote], options: &HubOptions, watch: &mut Watch<'_>) -> Result<PathBuf> {
+fn bring(source: &Source, mut files: Vec<Remote>, options: &HubOptions, watch: &mut Watch<'_>) -> Result<PathBuf> {
     let repository = Repository::new(&options.cache, &source.repository);
     let downloads = Downloads::new(options, &source.repository)?;
-    let commit = files.first().map_or("", |first| &first.commit);
-    repository.prepare(commit)?;
-    watch.expect(files);
-    for remote in files {
-        if !repository.snapshot(commit).join(remote.file).is_file() {
+    let commit = files.first().map_or_else(String::new, |first| first.commit.clone());
+    let snapshot = repository.snapshot(&commit);
+    repository.prepare(&commit)?;
+    watch.expect(&files);
+    let (mut done, planned) = (0, files.len());
+    while let Some(remote) = files.get(done) {
+        let file = snapshot.join(&*remote.file);
+        if !file.is_file() {
             downloads.get(remote, &repository, watch)?;
-            repository.link(&remote.etag, commit, remote.file, options.symlinks)?;
+            repository.link(&remote.etag, &commit, &remote.file, options.symlinks)?;
         }
-        let file = repository.snapshot(commit).join(remote.file);
-        watch.finish(remote.file, std::fs::metadata(&file).map_err(Error::io(&file))?.len());
+        watch.finish(&remote.file, std::fs::metadata(&file).map_err(Error::io(&file))?.len());
+        if done < planned && is_index(&remote.file) {
+            for shard in shards(&snapshot, &file)? {
+                let name = Arc::from(shard.file_name().unwrap_or_default().to_string_lossy());
+                let missing = || Error::Hub {
+                    url: downloads.url(&commit, &name),
+                    reason: "the repository lacks this part of the weights".into(),
+                    source: None,
+                };
+                files.push(downloads.ask(&commit, &name, watch)?.ok_or_else(missing)?);
+            }
+            watch.expect(&files);
+        }
+        done += 1;
     }
-    repository.set_commit(&source.revision, commit)?;
-    Ok(repository.snapshot(commit))
+    repository.set_commit(&source.revision, &commit)?;
+    Ok(snapshot)
 }
 
 /// The caller's two closures, and the sums that the first is shown.
@@ -173,44 +195,46 @@ pub(super) struct Watch<'a> {
     /// Bytes of the files that are finished.
     finished: u64,
     /// The file whose bytes have been compared with what was found, so that a resumed one counts once.
-    started: Option<&'static str>,
+    started: Option<Arc<str>>,
 }
 
 impl<'a> Watch<'a> {
     fn new(progress: &'a mut dyn FnMut(&Progress), stop: &'a dyn Fn() -> bool) -> Self {
-        let now = Progress { file: "", stage: Stage::Asking, bytes: 0, total: None, found: 0 };
+        let now = Progress { file: "".into(), stage: Stage::Asking, bytes: 0, total: None, found: 0 };
         Self { progress, stop, now, finished: 0, started: None }
     }
 
+    /// These files will come, and no others unless the last of them lists them.
     fn expect(&mut self, files: &[Remote]) {
-        self.now.total = files.iter().map(|file| file.size).sum();
+        let is_all = files.last().is_none_or(|last| !is_index(&last.file));
+        self.now.total = if is_all { files.iter().map(|file| file.size).sum() } else { None };
     }
 
     /// Shows a change of stage.
-    pub(super) fn show(&mut self, file: &'static str, stage: Stage) {
-        self.now.file = file;
+    pub(super) fn show(&mut self, file: &Arc<str>, stage: Stage) {
+        self.now.file = Arc::clone(file);
         self.now.stage = stage;
         (self.progress)(&self.now);
     }
 
     /// A download begins, with `len` bytes from an earlier one.
-    pub(super) fn start(&mut self, file: &'static str, len: u64) {
-        if self.started.replace(file) != Some(file) {
+    pub(super) fn start(&mut self, file: &Arc<str>, len: u64) {
+        if self.started.replace(Arc::clone(file)).as_ref() != Some(file) {
             self.now.found += len;
         }
         self.grow(file, len);
     }
 
     /// The file has `len` bytes now.
-    pub(super) fn grow(&mut self, file: &'static str, len: u64) {
+    pub(super) fn grow(&mut self, file: &Arc<str>, len: u64) {
         self.now.bytes = self.finished + len;
         self.show(file, Stage::Downloading);
     }
 
     /// The file is complete with `len` bytes, downloaded or found.
-    fn finish(&mut self, file: &'static str, len: u64) {
+    fn finish(&mut self, file: &Arc<str>, len: u64) {
         self.finished += len;
-        if self.started != Some(file) {
+        if self.started.as_ref() != Some(file) {
             self.now.found += len;
         }
         self.now.bytes = self.finished;

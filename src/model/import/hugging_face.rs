@@ -415,7 +415,8 @@ pub(super) fn weight_files(dir: &Path) -> Result<Vec<PathBuf>> {
     Err(bad(dir, "no weight file; expected model.safetensors, pytorch_model.bin or the .index.json of shards"))
 }
 
-fn shards(dir: &Path, index: &Path) -> Result<Vec<PathBuf>> {
+/// The files that an index lists; they lie in `dir`.
+pub(crate) fn shards(dir: &Path, index: &Path) -> Result<Vec<PathBuf>> {
     let value = json::read(index)?;
     let wrong = || bad(index, "weight_map should give a file name for each tensor");
     let map = value.get("weight_map").and_then(Value::as_object).ok_or_else(wrong)?;

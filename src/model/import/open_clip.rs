@@ -20,16 +20,16 @@ use crate::{Error, Result};
 /// The file that marks such a directory.
 pub(super) const CONFIG: &str = "open_clip_config.json";
 
-/// Weight files in the order in which open_clip looks for them.
-const WEIGHTS: [&str; 8] = [
-    "open_clip_model.safetensors",
-    "open_clip_pytorch_model.safetensors",
-    "open_clip_pytorch_model.bin",
-    "open_clip_pytorch_model.pth",
-    "model.safetensors",
-    "pytorch_model.bin",
-    "pytorch_model.pth",
-    "model.pth",
+/// Weight files in the order in which open_clip looks for them, any one of them.
+pub(crate) const WEIGHTS: &[&[&str]] = &[
+    &["open_clip_model.safetensors"],
+    &["open_clip_pytorch_model.safetensors"],
+    &["open_clip_pytorch_model.bin"],
+    &["open_clip_pytorch_model.pth"],
+    &["model.safetensors"],
+    &["pytorch_model.bin"],
+    &["pytorch_model.pth"],
+    &["model.pth"],
 ];
 
 /// Endings of weight files under any other name.
@@ -62,7 +62,7 @@ pub(super) fn import(path: &Path, weights: Option<&Path>, checks: Checks) -> Res
 
 /// The weight file: the best known name, else the first by name, safetensors first.
 fn weight_file(dir: &Path) -> Result<PathBuf> {
-    if let Some(name) = WEIGHTS.iter().find(|name| dir.join(name).is_file()) {
+    if let Some(name) = WEIGHTS.iter().copied().flatten().find(|name| dir.join(name).is_file()) {
         return Ok(dir.join(name));
     }
     let mut others: Vec<PathBuf> = std::fs::read_dir(dir)
@@ -72,7 +72,7 @@ fn weight_file(dir: &Path) -> Result<PathBuf> {
         .collect();
     others.sort_by_key(|path| (path.extension().is_none_or(|e| e != "safetensors"), path.clone()));
     others.into_iter().next().ok_or_else(|| {
-        bad(dir, format!("no weight file; expected {} or another .safetensors, .bin or .pth file", WEIGHTS[0]))
+        bad(dir, format!("no weight file; expected {} or another .safetensors, .bin or .pth file", WEIGHTS[0][0]))
     })
 }
 

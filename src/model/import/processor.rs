@@ -137,7 +137,10 @@ fn find(dir: &Path) -> Result<(PathBuf, Value)> {
     }
     if nested.is_file() {
         let mut value = json::read(&nested)?;
-        let inner = value.get_mut("image_processor").map_or(Value::Object(Map::new()), Value::take);
+        // Older files of this name say how both processors are called and nothing else.
+        let Some(inner) = value.get_mut("image_processor").map(Value::take) else {
+            return Err(bad(&nested, "there is no image_processor in it, and no preprocessor_config.json beside it"));
+        };
         return Ok((nested, inner));
     }
     Ok((plain, Value::Object(Map::new())))
