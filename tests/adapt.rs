@@ -263,3 +263,34 @@ fn the_program_adapts_and_moves_its_library_over() {
     let (code, _, said) = run(&["models", "use", "builtin"]);
     assert!(code == Some(0) && said.contains("24 photos taken over"), "{said}");
 }
+
+#[test]
+#[cfg(feature = "cli")]
+fn a_head_below_a_head_is_refused_and_one_below_itself_does_not_go_round() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = Encoder::builtin().unwrap();
+    let head = (*base.head().unwrap()).clone();
+    let [first, round, above] =
+        ["first", "round", "above"].map(|name| dir.path().join(name).with_extension("safetensors"));
+    let stand_on = |below: &Path, file: &Path| {
+        Adaptation::new("x", below.to_str().unwrap(), &base, head.clone()).save(file).unwrap();
+    };
+    stand_on(Path::new("builtin"), &first);
+    stand_on(&round, &round);
+    stand_on(&first, &above);
+    let run = |args: &[&str]| {
+        let mut command = assert_cmd::Command::new(env!("CARGO_BIN_EXE_tintype"));
+        command.env("TINTYPE_LIBRARY", dir.path().join("library")).env("HOME", dir.path());
+        let output = command.args(args).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    stripes(&dir.path().join("photos"), 2);
+    let photos = dir.path().join("photos");
+    for file in [&round, &above].map(|file| file.to_str().unwrap()) {
+        for args in [&["models", "use", file][..], &["adapt", photos.to_str().unwrap(), "--model", file]] {
+            let (code, said) = run(args);
+            assert!(code == Some(1) && said.contains("no model"), "{args:?}: {code:?} {said}");
+        }
+    }
+    assert_eq!(run(&["models", "use", first.to_str().unwrap()]).0, Some(0));
+}

@@ -156,7 +156,7 @@ impl Adaptation {
         let notes = header.metadata().clone().unwrap_or_default();
         let note = |key: &str| notes.get(key).cloned().unwrap_or_default();
         if note("format") != FORMAT {
-            return Err(bad("no head that `tintype adapt` has written"));
+            return Err(bad("no head that `tintype adapt` has written; a model is named by its directory"));
         }
         let tensors = SafeTensors::deserialize(&file).map_err(|error| bad(&error.to_string()))?;
         let floats = |name: &str| match tensors.tensor(name) {

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use super::server::{COMMIT, Hub, MODEL, WEIGHTS};
+use super::server::{COMMIT, Hub, MODEL, SHARDS, WEIGHTS};
 
 /// Runs the program in a home of its own.
 fn tintype(home: &Path, hub: &Hub, arguments: &[&str]) -> Output {
@@ -164,4 +164,88 @@ fn a_repository_without_open_clips_files_is_read_as_hugging_faces() {
     let fetched = tintype(home.path(), &hub, &["models", "fetch", "other"]);
     assert!(fetched.status.success(), "{fetched:?}");
     assert!(Path::new(text(&fetched.stdout).trim_end()).join("model.safetensors").is_file());
+}
+
+#[test]
+fn weights_in_several_files_and_the_newer_processor_are_fetched() {
+    let missing = &["open_clip_config.json", "tokenizer_config.json", "special_tokens_map.json", "model.safetensors"];
+    let (home, hub) = (tempfile::tempdir().unwrap(), Hub::without(missing));
+    assert!(tintype(home.path(), &hub, &["models", "add", "owner/name", "--name", "other"]).status.success());
+    let fetched = tintype(home.path(), &hub, &["models", "fetch", "other"]);
+    assert!(fetched.status.success(), "{fetched:?}");
+    let directory = Path::new(text(&fetched.stdout).trim_end());
+    for file in SHARDS {
+        assert!(std::fs::read(directory.join(file)).unwrap() == hub.file(file), "{file}");
+    }
+    // A part that is gone is noticed and brought again.
+    std::fs::remove_file(directory.join(SHARDS[1])).unwrap();
+    assert_eq!(listed(home.path(), &hub, "other")["here"], false);
+    assert_eq!(tintype(home.path(), &hub, &["models", "fetch", "other"]).stdout, fetched.stdout);
+    assert_eq!(listed(home.path(), &hub, "other")["here"], true);
+}
+
+#[test]
+fn a_part_of_the_weights_that_the_hub_lacks_is_named() {
+    let missing = &["open_clip_config.json", "tokenizer_config.json", "model.safetensors", SHARDS[1]];
+    let (home, hub) = (tempfile::tempdir().unwrap(), Hub::without(missing));
+    assert!(tintype(home.path(), &hub, &["models", "add", "owner/name", "--name", "other"]).status.success());
+    let fetched = tintype(home.path(), &hub, &["models", "fetch", "other"]);
+    assert_eq!(fetched.status.code(), Some(1));
+    assert!(text(&fetched.stderr).contains(SHARDS[1]), "{fetched:?}");
+    assert_eq!(listed(home.path(), &hub, "other")["here"], false);
+}
+
+#[test]
+fn every_name_that_the_loader_knows_for_weights_is_fetched_and_what_is_missing_is_named() {
+    let missing = &[
+        "preprocessor_config.json",
+        "processor_config.json",
+        "tokenizer_config.json",
+        WEIGHTS,
+        "open_clip_pytorch_model.bin",
+    ];
+    let (home, hub) = (tempfile::tempdir().unwrap(), Hub::without(missing));
+    assert!(tintype(home.path(), &hub, &["models", "add", "owner/name", "--name", "other"]).status.success());
+    let fetched = tintype(home.path(), &hub, &["models", "fetch", "other"]);
+    assert!(fetched.status.success(), "{fetched:?}");
+    let directory = Path::new(text(&fetched.stdout).trim_end());
+    assert!(directory.join("open_clip_config.json").is_file() && directory.join("model.safetensors").is_file());
+
+    let missing = &["open_clip_config.json", "preprocessor_config.json", "processor_config.json"];
+    let (home, hub) = (tempfile::tempdir().unwrap(), Hub::without(missing));
+    assert!(tintype(home.path(), &hub, &["models", "add", "owner/name", "--name", "other"]).status.success());
+    let fetched = tintype(home.path(), &hub, &["models", "fetch", "other"]);
+    assert!(text(&fetched.stderr).contains("no preprocessor_config.json"), "{fetched:?}");
+}
+
+#[test]
+fn a_known_repository_keeps_its_terms_under_any_name() {
+    let hub = Hub::with(|_, stream| {
+        super::server::respond(stream, "403 Forbidden", &[], b"");
+        true
+    });
+    let home = tempfile::tempdir().unwrap();
+    for place in ["apple/MobileCLIP-S1-OpenCLIP", "apple/MobileCLIP-S1-OpenCLIP@v2"] {
+        let name = if place.contains('@') { "later" } else { "mine" };
+        let added = tintype(home.path(), &hub, &["--quiet", "models", "add", place, "--name", name]);
+        assert!(added.status.success() && text(&added.stderr).contains("not for commercial use"), "{added:?}");
+        let fetched = tintype(home.path(), &hub, &["--quiet", "models", "fetch", name]);
+        let talk = text(&fetched.stderr);
+        let (terms, error) = (talk.find("not for commercial use").unwrap(), talk.find("error:").unwrap());
+        assert!(terms < error && !talk.contains("not known"), "{talk}");
+        assert_eq!(listed(home.path(), &hub, name)["commercial_use"], false);
+    }
+}
+
+#[test]
+fn a_weight_file_is_a_model_from_any_directory() {
+    let (home, hub) = (tempfile::tempdir().unwrap(), Hub::honest());
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/encoders/slip");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tintype"));
+    command.env_clear().env("HOME", home.path()).current_dir(folder);
+    let library = home.path().join("library");
+    let used = command.arg("--library").arg(library).args(["models", "use", "checkpoint.pt"]).output().unwrap();
+    assert!(used.status.success(), "{used:?}");
+    let status = tintype(home.path(), &hub, &["status", "--json"]);
+    assert!(status.status.success() && text(&status.stdout).contains("checkpoint.pt"), "{status:?}");
 }

@@ -37,8 +37,8 @@ pub(crate) struct Common {
     /// Where the library is kept [default: in the data directory of this system]
     #[arg(long, global = true, value_name = "DIR", env = "TINTYPE_LIBRARY", value_hint = ValueHint::DirPath)]
     pub(crate) library: Option<PathBuf>,
-    /// The model to use: a name that `tintype models` lists, or a model's directory
-    #[arg(long, global = true, value_name = "NAME|DIR", value_hint = ValueHint::DirPath)]
+    /// The model to use: a name that `tintype models` lists, a model's directory or file, or a file of `tintype adapt`
+    #[arg(long, global = true, value_name = "NAME|PATH", value_hint = ValueHint::AnyPath)]
     pub(crate) model: Option<String>,
     /// Arithmetic of the model
     #[arg(long, global = true, value_name = "KIND", default_value = "auto")]
@@ -194,7 +194,7 @@ pub(crate) struct IndexArgs {
 #[derive(Debug, Default, ClapArgs)]
 #[command(next_help_heading = "Collections")]
 pub(crate) struct CollectionArgs {
-    /// The model that made the embeddings: a name that `tintype models` lists, a model's directory, or any name
+    /// The model that made the embeddings: a name that `tintype models` lists, a model's directory or file, or any name
     #[arg(long, value_name = "NAME|DIR")]
     pub(crate) space: Option<String>,
     /// Give captions vectors of their own, for `search --by caption` and `--hybrid`; once done, later runs do it too

@@ -1,6 +1,6 @@
 //! Taking in collections: the library and the model for them, progress, and what came of it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
@@ -101,7 +101,7 @@ fn declare(name: &str, dim: usize, common: &Common, talk: &Talk) -> anyhow::Resu
         }
         Ok((encoder, Some(choice.to_owned())))
     };
-    if name == library::BUILTIN || Path::new(name).is_dir() {
+    if name == library::BUILTIN || library::is_path(name) {
         return fits(library::load(name, &library::options(common), talk)?, name);
     }
     let Some(model) = registry::find(&plain(name)).ok() else {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use indicatif::HumanDuration;
 use tintype::model::hub::{Fetch, HubOptions, Stage, locate, locate_any};
-use tintype::model::registry::{Model, Source};
+use tintype::model::registry::{self, Licence, Model, Source};
 
 use crate::added::Place;
 use crate::output::Talk;
@@ -28,12 +28,7 @@ pub(crate) fn fetch(model: &Model, hub: &HubOptions, talk: &Talk) -> tintype::Re
     if let Some(directory) = locate(model, hub) {
         return Ok(directory);
     }
-    let (licence, terms) = (model.licence.spdx(), model.licence.in_plain_words());
-    if model.licence.restricts_use() {
-        talk.line(talk.palette.yellow(format_args!("{}: {terms} (licence {licence})", model.alias)));
-    } else {
-        talk.say(format_args!("{}: {terms} (licence {licence})", model.alias));
-    }
+    tell_terms(model.alias, model.licence, talk);
     if !hub.offline {
         talk.say(format_args!("downloading about {} into {}", size(model.download_size()), hub.cache.display()));
     }
@@ -50,11 +45,25 @@ pub(crate) fn fetch_added(name: &str, place: &Place, hub: &HubOptions, talk: &Ta
     if let Some(directory) = locate_any(&sources, hub) {
         return Ok(directory);
     }
-    // Nothing is known of its licence, which may forbid what the user is about to do.
-    let page = format!("{}/{}", hub.endpoint, sources[0].repository);
-    let warning = format!("{name}: its licence is not known here; read it at {page} before you use it");
-    talk.line(talk.palette.yellow(warning));
+    match registry::find(&sources[0].repository) {
+        Ok(model) => tell_terms(name, model.licence, talk),
+        Err(_) => {
+            // Its licence may forbid what the user is about to do.
+            let page = format!("{}/{}", hub.endpoint, sources[0].repository);
+            let warning = format!("{name}: its licence is not known here; read it at {page} before you use it");
+            talk.line(talk.palette.yellow(warning));
+        }
+    }
     bring(name, &sources, hub, talk)
+}
+
+/// Says what may be done with a model; where something may not, even to those who want to hear little.
+pub(crate) fn tell_terms(name: &str, licence: Licence, talk: &Talk) {
+    let line = format!("{name}: {} (licence {})", licence.in_plain_words(), licence.spdx());
+    match licence.restricts_use() {
+        true => talk.line(talk.palette.yellow(line)),
+        false => talk.say(line),
+    }
 }
 
 fn bring(name: &str, sources: &[Source], hub: &HubOptions, talk: &Talk) -> tintype::Result<PathBuf> {
@@ -62,7 +71,7 @@ fn bring(name: &str, sources: &[Source], hub: &HubOptions, talk: &Talk) -> tinty
     let waiting = Cell::new(false);
     let fetched = Fetch::of(sources, hub).on_progress(|progress| match &progress.stage {
         Stage::Retrying { reason, pause } => {
-            let file = progress.file;
+            let file = &progress.file;
             talk.say(format_args!("{file}: {reason}; trying again in {}", HumanDuration(*pause)));
         }
         Stage::Waiting if !waiting.replace(true) => talk.say("another program is downloading the same file; waiting"),

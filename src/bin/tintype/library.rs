@@ -1,20 +1,20 @@
 //! The library that a command works on, and the model that answers in it.
 //!
 //! A library knows the fingerprint of its model, not how to load it. `models.json` inside the library says that: fingerprint →
-//! name or directory. An entry is written before its vectors are, so that an interruption at any point leaves a library that
+//! name or path. An entry is written before its vectors are, so that an interruption at any point leaves a library that
 //! can be opened; a library without the file was made with the built-in model.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use tintype::model::{Adaptation, EncoderOptions, Precision, registry};
 use tintype::{Encode, Encoder, Engine, Error};
 
 use crate::added;
 use crate::args::{Arithmetic, Common};
 use crate::fetch::{fetch, fetch_added, hub};
-use crate::output::{Talk, replace};
+use crate::output::{Talk, printable, replace};
 
 const MODELS: &str = "models.json";
 
@@ -128,31 +128,55 @@ pub(crate) fn is_head(choice: &str) -> bool {
     choice.ends_with(".safetensors") && Path::new(choice).is_file()
 }
 
-/// Loads a model: `builtin`, a directory, or a name, known or added, which is downloaded first where it is not on this
-/// machine.
+/// Reads such a file. `tintype adapt` learns no head of a head, and one that names itself would be loaded without end.
+pub(crate) fn head(choice: &str) -> anyhow::Result<Adaptation> {
+    let adaptation = Adaptation::load(choice)?;
+    if is_head(&adaptation.model) {
+        let below = printable(&adaptation.model);
+        bail!("{choice}: made for {below}, which is such a file too and no model; let `tintype adapt` learn it anew");
+    }
+    Ok(adaptation)
+}
+
+/// Whether a choice is a path: a model's directory or one of its weight files, or a head. Names of models are no paths.
+pub(crate) fn is_path(choice: &str) -> bool {
+    let path = Path::new(choice);
+    path.is_dir() || (path.is_file() && path.extension().is_some())
+}
+
+/// A choice as it is noted for later, when the current directory may be another.
+pub(crate) fn lasting(choice: &str) -> String {
+    match std::path::absolute(choice) {
+        Ok(path) if choice != BUILTIN && is_path(choice) => path.display().to_string(),
+        _ => choice.to_owned(),
+    }
+}
+
+/// Loads a model: `builtin`, a directory or a file, or a name, known or added, which is downloaded first where it is not on
+/// this machine.
 pub(crate) fn load(choice: &str, options: &EncoderOptions, talk: &Talk) -> anyhow::Result<Encoder> {
     if choice == BUILTIN {
         return Ok(Encoder::builtin_with(options)?);
     }
-    if Path::new(choice).is_dir() {
+    if is_head(choice) {
+        let adaptation = head(choice)?;
+        let precision = if options.precision == Precision::Auto { adaptation.precision() } else { options.precision };
+        let base = load(&adaptation.model, &options.clone().precision(precision), talk)?;
+        return Ok(Encoder::adapted(base, &adaptation)?);
+    }
+    if is_path(choice) {
         return Ok(Encoder::load_with(choice, options)?);
     }
     if let Some(place) = added::find(choice)? {
         let directory = fetch_added(choice, &place, &hub()?, talk)?;
         return Ok(Encoder::load_with(directory, options)?.under_name(choice));
     }
-    if is_head(choice) {
-        let adaptation = Adaptation::load(choice)?;
-        let precision = if options.precision == Precision::Auto { adaptation.precision() } else { options.precision };
-        let base = load(&adaptation.model, &options.clone().precision(precision), talk)?;
-        return Ok(Encoder::adapted(base, &adaptation)?);
-    }
     let (model, hub) = (registry::find(choice)?, hub()?);
     fetch(model, &hub, talk)?;
     Ok(Encoder::named_with(model.alias, &hub, options, |_| {})?)
 }
 
-/// The model that the library answers with, as it was chosen: a name or a directory. None if there is no library.
+/// The model that the library answers with, as it was chosen: a name or a path. None if there is no library.
 pub(crate) fn chosen(common: &Common) -> anyhow::Result<Option<String>> {
     let dir = directory(common)?;
     match Engine::space(&dir) {
@@ -162,15 +186,12 @@ pub(crate) fn chosen(common: &Common) -> anyhow::Result<Option<String>> {
     }
 }
 
-/// Notes in the library how to load a model. `choice` is a name or a directory.
+/// Notes in the library how to load a model. `choice` is a name or a path.
 ///
 /// To be called before the library is made with, or switched to, the model.
 pub(crate) fn note(library: &Path, encoder: &Encoder, choice: &str) -> anyhow::Result<()> {
     let mut models = noted(library)?;
-    let choice = match std::path::absolute(choice) {
-        Ok(dir) if Path::new(choice).is_dir() || is_head(choice) => dir.display().to_string(),
-        _ => choice.to_owned(),
-    };
+    let choice = lasting(choice);
     if models.insert(encoder.space().fingerprint.clone(), choice.clone()) == Some(choice) {
         return Ok(());
     }

@@ -1,7 +1,7 @@
 //! `tintype adapt`: a model made better at what some photos show.
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use clap::{Args as ClapArgs, ValueHint};
@@ -126,11 +126,7 @@ pub(crate) fn run(args: &AdaptArgs, common: &Common, talk: &Talk) -> anyhow::Res
     if let Some(folder) = file.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
     }
-    let model = match Path::new(&choice).is_dir() {
-        true => std::path::absolute(&choice)?.display().to_string(),
-        false => choice.clone(),
-    };
-    let adaptation = Adaptation::new(name, model, &encoder, adapted.head);
+    let adaptation = Adaptation::new(name, library::lasting(&choice), &encoder, adapted.head);
     adaptation.save(&file).with_context(|| "--name or --out chooses another name")?;
     drop(adapter);
     if args.json {
@@ -177,7 +173,7 @@ fn base(common: &Common) -> anyhow::Result<String> {
         None => library::chosen(common)?.unwrap_or_else(|| BUILTIN.to_owned()),
     };
     match library::is_head(&choice) {
-        true => Ok(Adaptation::load(&choice)?.model),
+        true => Ok(library::head(&choice)?.model),
         false => Ok(choice),
     }
 }

@@ -17,7 +17,7 @@ use tintype::{Encode, Engine, Error};
 
 use crate::added::{self, Place};
 use crate::args::{Arithmetic, Common};
-use crate::fetch::{fetch, fetch_added, hub};
+use crate::fetch::{fetch, fetch_added, hub, tell_terms};
 use crate::interrupt::Interrupt;
 use crate::library::{self, BUILTIN};
 use crate::output::{Outcome, Talk, count, printable};
@@ -46,7 +46,7 @@ enum ModelsCommand {
     },
     /// Let the library answer with another model; all photos are read again, and can be searched meanwhile
     Use {
-        /// `builtin`, a name that `tintype models` lists, a model's directory, or a file that `tintype adapt` has written
+        /// `builtin`, a name that `tintype models` lists, a model's directory or file, or a file that `tintype adapt` has written
         // Not named `model`: clap would take it for the global `--model` as well.
         #[arg(value_name = "NAME|DIR", value_hint = ValueHint::DirPath)]
         choice: String,
@@ -139,7 +139,7 @@ fn add(place: &str, name: Option<&str>, common: &Common, talk: &Talk) -> anyhow:
     let place = Place::of(place)?;
     let name = name.map_or_else(|| place.default_name(), str::to_owned);
     let known = match &place {
-        Place::Repository(repository) => find(repository).ok(),
+        Place::Repository(_) => place.sources().and_then(|sources| find(&sources[0].repository).ok()),
         Place::Directory(directory) => {
             tintype::Encoder::load_with(directory, &library::options(common))?;
             None
@@ -149,6 +149,9 @@ fn add(place: &str, name: Option<&str>, common: &Common, talk: &Talk) -> anyhow:
         talk.say(format_args!("{place_name} is known as {}", model.alias, place_name = model.sources[0].repository));
     }
     added::add(&name, place)?;
+    if let Some(model) = known {
+        tell_terms(&name, model.licence, talk);
+    }
     talk.say(format_args!("`tintype models use {name}` lets the library answer with it"));
     writeln!(io::stdout(), "{name}")?;
     Ok(Outcome::Done)

@@ -116,7 +116,12 @@ fn lines(used: Option<&str>) -> anyhow::Result<Vec<Line>> {
         };
         let speed = speeds.remove(&name);
         let in_use = used == Some(&*name);
-        lines.push(Line { name, in_use, here: path.is_some(), path, repository, speed, ..own() });
+        let mut line = Line { name, in_use, here: path.is_some(), path, repository, speed, ..own() };
+        if let Some(model) = place.sources().and_then(|sources| find(&sources[0].repository).ok()) {
+            (line.licence, line.terms) = (Some(model.licence.spdx()), model.licence.in_plain_words());
+            line.commercial_use = Some(!model.licence.restricts_use());
+        }
+        lines.push(line);
     }
     if let Some(directory) = used.filter(|_| lines.iter().all(|line| !line.in_use)) {
         lines.push(Line {
