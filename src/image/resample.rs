@@ -285,7 +285,7 @@ impl NullaryFnOnce for Columns<'_> {
     fn call(self) {
         // Narrow enough that the rows of a window stay in the cache while neighbouring windows share them.
         const BLOCK: usize = 1024;
-        const L: usize = 64;
+        const L: usize = 32;
         let width = self.columns.len();
         let height = self.data.len() / self.stride;
         for block in (0..width).step_by(BLOCK) {

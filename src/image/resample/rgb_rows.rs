@@ -10,7 +10,7 @@ use pulp::NullaryFnOnce;
 use pulp::bytemuck::cast;
 use pulp::x86::V3;
 
-use super::{HALF, clip};
+use super::{HALF, PRECISION_BITS};
 
 /// A weight is `high × 2^LOW_BITS + low`, `low` never negative.
 const LOW_BITS: i32 = 11;
@@ -57,21 +57,29 @@ impl NullaryFnOnce for RgbRows<'_> {
             0, Z, 3, Z, 1, Z, 4, Z, 2, Z, 5, Z, Z, Z, Z, Z, //
             6, Z, 9, Z, 7, Z, 10, Z, 8, Z, 11, Z, Z, Z, Z, Z,
         ];
-        let (avx, avx2) = (self.simd.avx, self.simd.avx2);
+        let (sse2, avx, avx2) = (self.simd.sse2, self.simd.avx, self.simd.avx2);
         let pairs: __m256i = cast(PAIRS);
+        let half = sse2._mm_set1_epi32(HALF);
         let weights = split(self.weights, self.taps);
         let steps = self.taps.div_ceil(STEP);
-        // Steps may read past the last pixel of a row: rows are copied to places with room.
-        let padded_stride = self.stride + steps * STEP * 3 + 16;
+        let window = steps * STEP * 3 + STEP;
+        let reach = self.starts.iter().max().map_or(0, |start| start + window);
+        // Steps may read past the last pixel of a row, where the weights are zero: into the next row, or the last ones are copied to
+        // places with room.
+        let padded_stride = self.stride + window;
         let mut padded = vec![0; ROWS * padded_stride];
         let out_stride = self.starts.len() * 3;
-        for (rows, out) in self.data.chunks(self.stride * ROWS).zip(self.out.chunks_mut(out_stride * ROWS)) {
-            for (row, place) in rows.chunks_exact(self.stride).zip(padded.chunks_exact_mut(padded_stride)) {
-                place[..self.stride].copy_from_slice(row);
+        for (first, out) in (0..).step_by(ROWS).zip(self.out.chunks_mut(out_stride * ROWS)) {
+            let mut rows = &self.data[first * self.stride..];
+            let mut stride = self.stride;
+            if rows.len() < (ROWS - 1) * stride + reach {
+                for (row, place) in rows.chunks_exact(stride).zip(padded.chunks_exact_mut(padded_stride)) {
+                    place[..stride].copy_from_slice(row);
+                }
+                (rows, stride) = (&padded, padded_stride);
             }
             for (j, (&start, weights)) in self.starts.iter().zip(weights.chunks_exact(steps)).enumerate() {
-                let windows: [&[u8]; ROWS] =
-                    std::array::from_fn(|r| &padded[r * padded_stride + start..][..steps * STEP * 3 + STEP]);
+                let windows: [&[u8]; ROWS] = std::array::from_fn(|r| &rows[r * stride + start..][..window]);
                 let mut sums = [[avx._mm256_setzero_si256(); 2]; ROWS];
                 for (i, halves) in weights.iter().enumerate() {
                     let halves: [__m256i; 2] = [cast(halves[0]), cast(halves[1])];
@@ -85,11 +93,20 @@ impl NullaryFnOnce for RgbRows<'_> {
                         }
                     }
                 }
-                for (out, [high, low]) in out.chunks_exact_mut(out_stride).zip(sums) {
-                    let sum: [i32; 8] = cast(avx2._mm256_add_epi32(avx2._mm256_slli_epi32::<LOW_BITS>(high), low));
-                    for c in 0..3 {
-                        out[j * 3 + c] = clip(sum[c] + sum[c + 4] + HALF);
-                    }
+                // Loops and no closures: what is called from here is compiled without vectors.
+                let mut rounded = [half; ROWS];
+                for (rounded, [high, low]) in rounded.iter_mut().zip(sums) {
+                    let sum = avx2._mm256_add_epi32(avx2._mm256_slli_epi32::<LOW_BITS>(high), low);
+                    let lanes = (avx._mm256_castsi256_si128(sum), avx2._mm256_extracti128_si256::<1>(sum));
+                    let sum = sse2._mm_add_epi32(sse2._mm_add_epi32(lanes.0, lanes.1), half);
+                    *rounded = sse2._mm_srai_epi32::<{ PRECISION_BITS as i32 }>(sum);
+                }
+                let [a, b, c, d] = rounded;
+                // Packing cuts off what is no byte, as [`super::clip`] does.
+                let (ab, cd) = (sse2._mm_packs_epi32(a, b), sse2._mm_packs_epi32(c, d));
+                let pixels: [[u8; 4]; ROWS] = cast(sse2._mm_packus_epi16(ab, cd));
+                for (out, pixel) in out.chunks_exact_mut(out_stride).zip(&pixels) {
+                    out[j * 3..][..3].copy_from_slice(&pixel[..3]);
                 }
             }
         }
