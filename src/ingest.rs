@@ -11,8 +11,9 @@
 //! after the last commit, and nothing else. The next run finds those files new and takes them in.
 //!
 //! Memory is bounded, whatever the photos: file bytes being read by [`budget::FILE_BYTES`] and what decoders make of them by
-//! [`budget::DECODED_BYTES`] over all threads together (a single photo may exceed either; it then waits until it is alone),
-//! 576 MiB in all, beside the encoder's own and about 80 bytes per file that the library knows.
+//! [`budget::DECODED_BYTES`] over all threads together, 576 MiB in all, beside the encoder's own and about 80 bytes per file that
+//! the library knows. A single photo may exceed either; it then waits until it is alone, and takes what it needs, at most what
+//! its largest number of pixels is worth.
 
 mod absent;
 mod budget;

@@ -26,9 +26,6 @@ use super::{Format, Orientation, Preprocess, metadata};
 use crate::error::Source;
 use crate::{Error, Result};
 
-/// Memory that decoders other than JPEG's take per pixel: its four bytes twice, or eight of a deep picture.
-const BYTES_PER_PIXEL: u64 = 8;
-
 /// How to decode.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -72,19 +69,33 @@ impl Photo {
     /// - [`Error::ImageTooLarge`] for more pixels than `options.max_pixels`, before memory is taken for them.
     /// - [`Error::BadImage`] for bytes that are no picture, [`Error::DamagedImage`] for those that a decoder gave up on.
     pub fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<Photo> {
-        Photo::reduced(bytes, options, &|_| 1)
+        Photo::reduced(bytes, Limit::new(options, &|_| {}), options, &|_| 1)
     }
 
     /// Decodes no more of a picture than a model needs: a large JPEG at a half, a quarter or an eighth of its size, in less than
     /// half of the time and with a sixteenth of the memory or less.
     ///
     /// [`Preprocess::apply`] gives nearly the same pixels then: with embeddings of photos the cosine to those of the whole
-    /// picture is above 0.9995. Width and height are still those of the file.
+    /// picture is above 0.9995, if the model computes in f32. Width and height are still those of the file.
     ///
     /// # Errors
     /// As [`Photo::decode`].
     pub fn decode_for(bytes: &[u8], options: &DecodeOptions, preprocess: &Preprocess) -> Result<Photo> {
-        Photo::reduced(bytes, options, &|upright| preprocess.reduction(upright))
+        Photo::decode_within(bytes, options, preprocess, &|_| {})
+    }
+
+    /// As [`Photo::decode_for`], and says to `admit` how many bytes of memory it takes at its peak, about, before it takes them.
+    /// What is said later counts instead of what was said before: a damaged JPEG may need all of its pixels after all.
+    ///
+    /// # Errors
+    /// As [`Photo::decode`].
+    pub(crate) fn decode_within(
+        bytes: &[u8],
+        options: &DecodeOptions,
+        preprocess: &Preprocess,
+        admit: &dyn Fn(u64),
+    ) -> Result<Photo> {
+        Photo::reduced(bytes, Limit::new(options, admit), options, &|upright| preprocess.reduction(upright))
     }
 
     /// Decodes no more of a picture than [`Photo::thumbnail`] needs for a longer side of `max_side` pixels.
@@ -92,29 +103,32 @@ impl Photo {
     /// # Errors
     /// As [`Photo::decode`].
     pub fn decode_for_thumbnail(bytes: &[u8], options: &DecodeOptions, max_side: u32) -> Result<Photo> {
-        Photo::reduced(bytes, options, &|(width, height)| {
+        Photo::decode_for_thumbnail_within(bytes, options, max_side, &|_| {})
+    }
+
+    /// [`Photo::decode_for_thumbnail`] as [`Photo::decode_within`] does it.
+    ///
+    /// # Errors
+    /// As [`Photo::decode`].
+    pub(crate) fn decode_for_thumbnail_within(
+        bytes: &[u8],
+        options: &DecodeOptions,
+        max_side: u32,
+        admit: &dyn Fn(u64),
+    ) -> Result<Photo> {
+        Photo::reduced(bytes, Limit::new(options, admit), options, &|(width, height)| {
             reduction(f64::from(width.max(height)) / f64::from(max_side.max(1)))
         })
     }
 
-    /// Bytes of memory that [`Photo::decode_for`] takes at its peak, about; 0 where there is nothing to decode.
-    pub(crate) fn memory(bytes: &[u8], preprocess: &Preprocess) -> u64 {
-        if Format::sniff(bytes) == Some(Format::Jpeg) {
-            // Either way up: the estimate may be off by one step for models that distort.
-            return jpeg::memory(bytes, &|stored| preprocess.reduction(stored));
-        }
-        // A limit of nothing stops every decoder right behind its header.
-        let none = DecodeOptions { max_pixels: 0, orient: false, ..DecodeOptions::default() };
-        match Photo::decode(bytes, &none) {
-            Err(Error::ImageTooLarge { width, height, .. }) => u64::from(width) * u64::from(height) * BYTES_PER_PIXEL,
-            _ => 0,
-        }
-    }
-
-    fn reduced(bytes: &[u8], options: &DecodeOptions, reduction: &dyn Fn((u32, u32)) -> u32) -> Result<Photo> {
+    fn reduced(
+        bytes: &[u8],
+        limit: Limit<'_>,
+        options: &DecodeOptions,
+        reduction: &dyn Fn((u32, u32)) -> u32,
+    ) -> Result<Photo> {
         let no_picture = || Error::BadImage { reason: "no known picture format".into() };
         let format = Format::sniff(bytes).ok_or_else(no_picture)?;
-        let limit = Limit(options.max_pixels);
         let is_turned = options.orient || format == Format::Tiff;
         let orientation = if is_turned { metadata::orientation(bytes) } else { Orientation::default() };
         let frame = match format {
@@ -185,21 +199,38 @@ impl Frame {
     }
 }
 
-/// The limit on pixels, asked before they are allocated.
+/// The limit on pixels, asked before they are allocated, and who hears of the memory that they take.
 #[derive(Clone, Copy)]
-struct Limit(u64);
+struct Limit<'a> {
+    pixels: u64,
+    admit: &'a dyn Fn(u64),
+}
 
-impl Limit {
+impl<'a> Limit<'a> {
+    fn new(options: &DecodeOptions, admit: &'a dyn Fn(u64)) -> Limit<'a> {
+        Limit { pixels: options.max_pixels, admit }
+    }
+
+    /// Announces `bytes` of memory for each pixel of a whole picture.
+    fn admit(self, (width, height): (u32, u32), bytes: usize) {
+        // Later the pixels lie there twice, to be multiplied with their alpha or turned before they are resized.
+        const RESIZED: usize = 8;
+        (self.admit)(u64::from(width) * u64::from(height) * bytes.max(RESIZED) as u64);
+    }
+
     fn check(self, (width, height): (u32, u32)) -> Result<()> {
         if width == 0 || height == 0 {
             return Err(Error::BadImage { reason: format!("{width} × {height} pixels") });
         }
-        if u64::from(width) * u64::from(height) > self.0 {
-            return Err(Error::ImageTooLarge { width, height, limit: self.0 });
+        if u64::from(width) * u64::from(height) > self.pixels {
+            return Err(Error::ImageTooLarge { width, height, limit: self.pixels });
         }
         Ok(())
     }
 }
+
+/// Bytes of a pixel, at most, that are made of what a decoder hands over.
+const MADE: usize = 4;
 
 /// Why a file is damaged where its end is missing.
 const ENDS_EARLY: &str = "it ends too early; part of it is missing, as after an interrupted copy";
@@ -233,10 +264,11 @@ fn palette_of(colours: impl Iterator<Item = [u8; 3]>) -> Palette {
 }
 
 /// Formats without surprises, through the interface that the decoders of `image` share.
-fn other<D: ImageDecoder>(format: Format, decoder: Result<D, ::image::ImageError>, limit: Limit) -> Result<Frame> {
+fn other<D: ImageDecoder>(format: Format, decoder: Result<D, ::image::ImageError>, limit: Limit<'_>) -> Result<Frame> {
     let decoder = decoder.map_err(damaged(format))?;
     let (size, color) = (decoder.dimensions(), decoder.color_type());
     limit.check(size)?;
+    limit.admit(size, usize::from(color.bytes_per_pixel()) + MADE);
     let data = read_all(format, decoder)?;
     let high_bytes = || data.chunks_exact(2).map(|v| u16::from_ne_bytes([v[0], v[1]]).to_be_bytes()[0]).collect();
     let pixels = match color {
@@ -263,7 +295,7 @@ fn read_all(format: Format, decoder: impl ImageDecoder) -> Result<Vec<u8>> {
 /// BMP with its palette kept; a palette that is a ramp of greys is none, as in Pillow.
 ///
 /// The decoder can hand out indices, but panics on fewer than eight bits: they are found again by their colours.
-fn bmp(bytes: &[u8], limit: Limit) -> Result<Frame> {
+fn bmp(bytes: &[u8], limit: Limit<'_>) -> Result<Frame> {
     let decoder = BmpDecoder::new(Cursor::new(bytes)).map_err(damaged(Format::Bmp))?;
     let palette = decoder.get_palette().map(<[_]>::to_vec);
     let frame = other(Format::Bmp, Ok(decoder), limit)?;
@@ -288,4 +320,70 @@ fn bmp(bytes: &[u8], limit: Limit) -> Result<Frame> {
         Pixels::Indexed(indices, palette_of(colours.chain(white)))
     };
     Ok(Frame::whole(pixels, frame.size))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::path::Path;
+
+    use super::*;
+    use crate::image::{Interpolation, ResizeMode};
+
+    fn pictures() -> Vec<(String, Vec<u8>)> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/image/pictures");
+        let read = |path: std::path::PathBuf| {
+            (path.file_name().unwrap().to_string_lossy().into_owned(), std::fs::read(&path).unwrap())
+        };
+        std::fs::read_dir(folder).unwrap().map(|entry| read(entry.unwrap().path())).collect()
+    }
+
+    /// The picture for a model of ten pixels, and what was announced of it.
+    fn announced(bytes: &[u8]) -> (Result<Photo>, Vec<u64>) {
+        let preprocess = Preprocess {
+            size: (10, 10),
+            mean: [0.0; 3],
+            std: [1.0; 3],
+            interpolation: Interpolation::Bicubic,
+            resize_mode: ResizeMode::Shortest,
+            fill: 0,
+            rgb_first: false,
+        };
+        let said = RefCell::new(Vec::new());
+        let admit = |amount| said.borrow_mut().push(amount);
+        let photo = Photo::decode_within(bytes, &DecodeOptions::default(), &preprocess, &admit);
+        (photo, said.into_inner())
+    }
+
+    #[test]
+    fn every_picture_is_announced_before_it_takes_memory() {
+        for (name, bytes) in pictures() {
+            let (photo, said) = announced(&bytes);
+            let photo = photo.unwrap();
+            let (width, height) = photo.stored_size();
+            let pixels = match &photo.pixels {
+                Pixels::Gray(_) | Pixels::Indexed(..) => 1,
+                Pixels::GrayAlpha(_) | Pixels::Gray16(_) => 2,
+                Pixels::Rgb(_) => 3,
+                _ => 4,
+            };
+            let held = (width * height * pixels) as u64;
+            assert!(said.last().is_some_and(|amount| *amount >= 2 * held), "{name}: {said:?}, {held} are held");
+        }
+    }
+
+    #[test]
+    fn a_damaged_jpeg_is_announced_again_with_all_its_pixels() {
+        let bytes = pictures().into_iter().find(|(name, _)| name == "baseline.jpg").unwrap().1;
+        let (photo, said) = announced(&bytes);
+        let photo = photo.unwrap();
+        let all = u64::from(photo.width()) * u64::from(photo.height()) * 9;
+        assert!(photo.reduction() > 1 && said.len() == 1 && said[0] < all / 4, "{said:?} of {all}");
+        // A restart where none was announced: the first decoder gives up in the middle of the picture.
+        let mut damaged = bytes.clone();
+        let middle = bytes.len() / 2;
+        damaged[middle..middle + 2].copy_from_slice(b"\xFF\xD0");
+        let (photo, said) = announced(&damaged);
+        assert_eq!((photo.unwrap().reduction(), said.len(), said.last()), (1, 2, Some(&all)), "{said:?}");
+    }
 }

@@ -4,6 +4,8 @@
 //! own way before it converts to RGB. So a decoded picture keeps its mode; reducing everything to RGB at the decoder would
 //! be simpler, and wrong for one picture in a hundred.
 
+use std::borrow::Cow;
+
 use super::Orientation;
 
 /// A table of 256 RGBA colours; those that a file does not define are black.
@@ -54,36 +56,36 @@ impl Pixels {
     }
 
     /// As RGB bytes, by the rules of Pillow's `convert("RGB")`: alpha is dropped, deep greys are clipped, not scaled.
-    pub(crate) fn into_rgb(self) -> Vec<u8> {
+    pub(crate) fn to_rgb(&self) -> Cow<'_, [u8]> {
         let spread = |gray: u8| [gray; 3];
-        match self {
-            Pixels::Rgb(data) => data,
-            Pixels::Gray(data) => data.into_iter().flat_map(spread).collect(),
+        Cow::Owned(match self {
+            Pixels::Rgb(data) => return Cow::Borrowed(data),
+            Pixels::Gray(data) => data.iter().flat_map(|v| spread(*v)).collect(),
             Pixels::GrayAlpha(data) => data.chunks_exact(2).flat_map(|p| spread(p[0])).collect(),
             Pixels::Rgba(data) => data.chunks_exact(4).flat_map(|p| [p[0], p[1], p[2]]).collect(),
             Pixels::Cmyk(data) => data.chunks_exact(4).flat_map(|p| cmyk_to_rgb([p[0], p[1], p[2], p[3]])).collect(),
             Pixels::Indexed(data, palette) => {
                 let rgb = palette.map(|[r, g, b, _]| [r, g, b]);
-                data.into_iter().flat_map(|i| rgb[usize::from(i)]).collect()
+                data.iter().flat_map(|i| rgb[usize::from(*i)]).collect()
             }
-            Pixels::Gray16(data) => data.into_iter().flat_map(|v| spread(v.min(255) as u8)).collect(),
-            Pixels::Int(data) => data.into_iter().flat_map(|v| spread(v.clamp(0, 255) as u8)).collect(),
+            Pixels::Gray16(data) => data.iter().flat_map(|v| spread((*v).min(255) as u8)).collect(),
+            Pixels::Int(data) => data.iter().flat_map(|v| spread((*v).clamp(0, 255) as u8)).collect(),
             // `as` clips floats, rounds towards zero and takes NaN as 0: what Pillow does, where that is defined.
-            Pixels::Float(data) => data.into_iter().flat_map(|v| spread(v as u8)).collect(),
-        }
+            Pixels::Float(data) => data.iter().flat_map(|v| spread(*v as u8)).collect(),
+        })
     }
 
     /// As RGB bytes, with transparent pixels laid on white.
-    pub(crate) fn into_rgb_on_white(self) -> Vec<u8> {
-        match self {
+    pub(crate) fn to_rgb_on_white(&self) -> Cow<'_, [u8]> {
+        Cow::Owned(match self {
             Pixels::GrayAlpha(data) => data.as_chunks().0.iter().flat_map(|[v, a]| [over_white(*v, *a); 3]).collect(),
             Pixels::Rgba(data) => data.as_chunks().0.iter().flat_map(rgba_over_white).collect(),
             Pixels::Indexed(data, palette) => {
                 let rgb = palette.map(|colour| rgba_over_white(&colour));
-                data.into_iter().flat_map(|i| rgb[usize::from(i)]).collect()
+                data.iter().flat_map(|i| rgb[usize::from(*i)]).collect()
             }
-            other => other.into_rgb(),
-        }
+            other => return other.to_rgb(),
+        })
     }
 
     /// Deep greys as bytes: the upper eight of sixteen bits; integers and floats, whose range nobody states, from the darkest to

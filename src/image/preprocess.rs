@@ -95,12 +95,15 @@ impl Preprocess {
         let pixels = photo.pixels();
         let pixels = match pixels {
             Pixels::Rgb(_) | Pixels::Gray(_) => part.resize(pixels),
-            _ if self.rgb_first => part.resize(&Pixels::Rgb(pixels.clone().into_rgb_on_white())),
+            _ if self.rgb_first => Pixels::Rgb(part.bytes::<3>(&pixels.to_rgb_on_white())),
             _ => part.resize(pixels),
         };
         let padded = placements.iter().any(|placement| placement.span.len != placement.size);
         let pixels = if padded { pad(pixels, placements, self.fill) } else { pixels };
-        let pixels = pixels.into_rgb();
+        let pixels = match pixels {
+            Pixels::Rgb(data) => data,
+            other => other.to_rgb().into_owned(),
+        };
         let ResizeMode::Patches { edge, most } = self.resize_mode else { return Ok(pixels) };
         patches::cut(&pixels, (placements[1].size / edge, placements[0].size / edge), edge, most)
     }

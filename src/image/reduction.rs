@@ -9,8 +9,8 @@
 //! depends on the file and on nothing else. The rule is no part of a space's fingerprint: with cosines above 0.9995 between
 //! reduced and whole photos, a library may hold vectors made under either, as it may hold photos in different qualities of JPEG.
 //!
-//! The previews that cameras embed are not used. EXIF's is 160 × 120, less than any model takes; of eight photos of large sensors
-//! at hand one had a larger one that would do, and editors leave old previews beside new pictures.
+//! The previews that cameras embed are not used: hardly any is large enough, and not all are true to their picture
+//! (`benches/compare/PHOTOS.md` counts them).
 
 /// How many times as many pixels as are wanted, along either axis, a reduced picture must have.
 const SPARE: f64 = 2.9;

@@ -39,8 +39,10 @@ impl Photo {
         let scale =
             |data: &[u8]| resize::<3>(data, self.stored_size(), self.orientation(), spans, Interpolation::Bicubic);
         let rgb = match self.pixels() {
-            Pixels::Rgb(data) => scale(data),
-            other => scale(&other.clone().into_bytes().into_rgb_on_white()),
+            deep @ (Pixels::Gray16(_) | Pixels::Int(_) | Pixels::Float(_)) => {
+                scale(&deep.clone().into_bytes().to_rgb_on_white())
+            }
+            pixels => scale(&pixels.to_rgb_on_white()),
         };
         Thumbnail { width: to_width, height: to_height, rgb }
     }

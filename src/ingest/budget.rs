@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-/// Bytes of files being read and decoded, over all threads.
+/// Bytes of files being read and decoded, over all threads; and once more of what comes out of shards and off the web.
 pub(crate) const FILE_BYTES: u64 = 128 << 20;
 
 /// Bytes of pixels and coefficients that decoders work on, over all threads: two PNGs of 24 megapixels, or a hundred JPEGs of
@@ -10,7 +10,7 @@ pub(crate) const FILE_BYTES: u64 = 128 << 20;
 pub(crate) const DECODED_BYTES: u64 = 448 << 20;
 
 /// So much may be out at a time. A request for more waits until nothing else is out, and is then granted: a huge photo is
-/// decoded alone instead of never, or many at once.
+/// decoded alone instead of never, or many at once. So the bound is the limit, or the one request that is larger.
 ///
 /// Whoever holds a permit of one budget may ask another; the order is file bytes, then decoded bytes, so nobody waits in a circle.
 #[derive(Debug)]
@@ -22,39 +22,23 @@ pub(super) struct Budget {
 
 /// What was taken; given back when dropped.
 #[derive(Debug)]
-pub(super) struct Permit<'a> {
-    budget: &'a Budget,
+pub(super) struct Permit {
+    budget: Arc<Budget>,
     amount: u64,
 }
 
-/// Bytes with their permit, which goes back when they are used or dropped.
+/// Bytes with their permit.
 #[derive(Debug)]
 pub(crate) struct Held {
-    bytes: Vec<u8>,
-    budget: Arc<Budget>,
+    pub(super) bytes: Vec<u8>,
+    pub(super) permit: Permit,
 }
 
 impl Held {
     /// Waits until there is room for the bytes.
     pub(super) fn new(bytes: Vec<u8>, budget: &Arc<Budget>) -> Held {
-        // The amount goes back with the value.
-        std::mem::forget(budget.take(bytes.len() as u64));
-        Held { bytes, budget: Arc::clone(budget) }
-    }
-
-    pub(super) fn into_bytes(mut self) -> Vec<u8> {
-        self.give_back();
-        std::mem::take(&mut self.bytes)
-    }
-
-    fn give_back(&self) {
-        drop(Permit { budget: &self.budget, amount: (self.bytes.len() as u64).min(self.budget.limit) });
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.give_back();
+        let permit = budget.take(bytes.len() as u64);
+        Held { bytes, permit }
     }
 }
 
@@ -64,18 +48,18 @@ impl Budget {
     }
 
     /// Waits until `amount` is free.
-    pub(super) fn take(&self, amount: u64) -> Permit<'_> {
+    pub(super) fn take(self: &Arc<Self>, amount: u64) -> Permit {
         let amount = amount.min(self.limit);
         let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
         while *out + amount > self.limit {
             out = self.returned.wait(out).unwrap_or_else(PoisonError::into_inner);
         }
         *out += amount;
-        Permit { budget: self, amount }
+        Permit { budget: Arc::clone(self), amount }
     }
 }
 
-impl Drop for Permit<'_> {
+impl Drop for Permit {
     fn drop(&mut self) {
         *self.budget.out.lock().unwrap_or_else(PoisonError::into_inner) -= self.amount;
         self.budget.returned.notify_all();
@@ -89,7 +73,7 @@ mod tests {
 
     #[test]
     fn never_more_out_than_the_limit_and_giants_alone() {
-        let budget = Budget::new(100);
+        let budget = Arc::new(Budget::new(100));
         let (out, most) = (AtomicU64::new(0), AtomicU64::new(0));
         std::thread::scope(|scope| {
             for thread in 0..8_u64 {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::budget::{Budget, Held};
@@ -24,18 +25,17 @@ pub(crate) enum Given {
 
 impl Given {
     /// The bytes, if they are those of a picture that can be decoded.
-    pub(super) fn read<'b>(self, file: File, budget: &'b Budget, count: &AtomicU64) -> Result<Content<'b>> {
+    pub(super) fn read(self, file: File, budget: &Arc<Budget>, count: &AtomicU64) -> Result<Content> {
         if file.size > MAX_FILE {
             return Err(Error::FileTooLarge { size: file.size, limit: MAX_FILE });
         }
-        // What is in memory already has a permit of its own.
         let (data, permit) = match self {
             Given::Part(path, start) => {
                 let permit = budget.take(file.size);
                 (part(&path, start, file.size)?, permit)
             }
             Given::Copy(path) => (fs::read(&path).map_err(Error::io(&path))?, budget.take(0)),
-            Given::Held(held) => (held.into_bytes(), budget.take(0)),
+            Given::Held(Held { bytes, permit }) => (bytes, permit),
         };
         count.fetch_add(data.len() as u64, Ordering::Relaxed);
         match Format::sniff(&data) {

@@ -3,21 +3,22 @@
 //! Used by an ingest, whose files come from a walk, and by a switch of models, whose files come from the catalog. The sink runs
 //! on the caller's thread, so that its closures need not be `Send` and the database has one user.
 
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use super::budget::{Budget, DECODED_BYTES, FILE_BYTES};
+use super::budget::{Budget, DECODED_BYTES, FILE_BYTES, Permit};
 use super::given::Given;
 use super::walk::{File, mtime};
 use crate::catalog::{COPY_SIDE, Copies, Hash, KeptFeatures, Place, Record, SMALL_COPY};
-use crate::image::{DecodeOptions, Format, Metadata, Photo, Preprocess};
+use crate::image::{DecodeOptions, Format, Metadata, Photo};
 use crate::model::{Embeddings, Encode, PixelBatch};
 use crate::{Error, Result};
 
@@ -32,6 +33,10 @@ const FILL: Duration = Duration::from_millis(100);
 
 /// No picture that decodes within the pixel limit is larger than this.
 pub(super) const MAX_FILE: u64 = 2 << 30;
+
+/// Each thread reads into the buffer that its last file was in, if that is no larger than this: the pages of a new one would all
+/// have to be fetched from the system, and cleared.
+const KEPT_BUFFER: usize = 8 << 20;
 
 /// How often a file that changes while it is read is read again.
 const ATTEMPTS: usize = 3;
@@ -148,16 +153,17 @@ impl Stages<'_> {
         let (files_in, files) = bounded::<Candidate>(1024);
         let (pictures_in, pictures) = bounded::<Picture>(2 * BATCH);
         let (events_in, events) = bounded::<Event<T>>(1024);
-        let (bytes, pixels) = (Budget::new(FILE_BYTES), Budget::new(DECODED_BYTES));
+        let (bytes, pixels) = (Arc::new(Budget::new(FILE_BYTES)), Arc::new(Budget::new(DECODED_BYTES)));
         let in_flight = Mutex::new(HashSet::new());
         std::thread::scope(|scope| {
             for _ in 0..self.threads {
                 let (files, pictures, events) = (files.clone(), pictures_in.clone(), events_in.clone());
                 let (bytes, pixels, in_flight) = (&bytes, &pixels, &in_flight);
                 scope.spawn(move || {
+                    let mut buffer = Vec::new();
                     for candidate in files {
                         let (file, known) = (candidate.file.clone(), candidate.known);
-                        let event = match self.prepare(candidate, bytes, pixels, in_flight) {
+                        let event = match self.prepare(candidate, bytes, pixels, in_flight, &mut buffer) {
                             Ok(Prepared::Picture(picture)) => match pictures.send(picture) {
                                 Ok(()) => continue,
                                 Err(_) => return,
@@ -190,9 +196,10 @@ impl Stages<'_> {
     fn prepare(
         &self,
         candidate: Candidate,
-        bytes: &Budget,
-        pixels: &Budget,
+        bytes: &Arc<Budget>,
+        pixels: &Arc<Budget>,
         in_flight: &Mutex<HashSet<Hash>>,
+        buffer: &mut Vec<u8>,
     ) -> Result<Prepared, (Option<Hash>, Error)> {
         let plain = |error| (None, error);
         let Candidate { file, known, expected, given } = candidate;
@@ -200,7 +207,7 @@ impl Stages<'_> {
         let is_copy = matches!(given, Some(Given::Copy(_)));
         let content = match given {
             Some(given) => given.read(file.clone(), bytes, self.bytes_read).map(Some),
-            None => self.read(&file, bytes),
+            None => self.read(&file, bytes, std::mem::take(buffer)),
         };
         let Some(Content { file, data, _permit }) = content.map_err(plain)? else {
             return Ok(Prepared::NoPicture(file));
@@ -218,18 +225,26 @@ impl Stages<'_> {
             return Ok(Prepared::Familiar(file, hash));
         }
         let preprocess = self.encoder.preprocess();
-        let _pixels = pixels.take(memory(&data, preprocess));
+        // What decoders are about to take; the permit before goes back first, lest its holder wait for itself.
+        let permit: RefCell<Option<Permit>> = RefCell::new(None);
+        let admit = |amount| {
+            permit.take();
+            *permit.borrow_mut() = Some(pixels.take(amount));
+        };
         let options = DecodeOptions { max_pixels: self.max_pixels, ..DecodeOptions::default() };
         // Decoders are other people's code and see hostile bytes: a panic there is one bad photo.
         let decoded = catch_unwind(AssertUnwindSafe(|| -> Result<_> {
             if let (Some((copies, room)), true) = (self.copies, fleeting) {
-                copies.keep(&hex(&hash), room, || small(&data, &options));
+                copies.keep(&hex(&hash), room, || small(&data, &options, &admit));
             }
-            let photo = Photo::decode_for(&data, &options, preprocess)?;
+            let photo = Photo::decode_within(&data, &options, preprocess, &admit)?;
             let pixels = preprocess.apply(&photo)?;
             Ok((photo.format(), photo.width(), photo.height(), pixels, Metadata::read(&data)))
         }));
         let crashed = |_| Error::BadImage { reason: "its decoder gave up".to_owned() };
+        if data.capacity() <= KEPT_BUFFER {
+            *buffer = data;
+        }
         let (format, width, height, pixels, metadata) = decoded.map_err(crashed).flatten().map_err(fail)?;
         let record = Record {
             key: 0,
@@ -251,13 +266,13 @@ impl Stages<'_> {
         Ok(Prepared::Picture(Picture { record: Box::new(record), known, pixels }))
     }
 
-    /// All bytes of a picture file, with the size and time that belong to them; none if it is no picture.
-    fn read<'b>(&self, found: &File, budget: &'b Budget) -> Result<Option<Content<'b>>> {
+    /// All bytes of a picture file, in `data`, with the size and time that belong to them; none if it is no picture.
+    fn read(&self, found: &File, budget: &Arc<Budget>, mut data: Vec<u8>) -> Result<Option<Content>> {
         let path = &found.path;
         for _ in 0..ATTEMPTS {
             let mut handle = std::fs::File::open(path).map_err(Error::io(path))?;
             let before = handle.metadata().map_err(Error::io(path))?;
-            let mut data = Vec::with_capacity(Format::SNIFF_LEN);
+            data.clear();
             Read::by_ref(&mut handle).take(Format::SNIFF_LEN as u64).read_to_end(&mut data).map_err(Error::io(path))?;
             match Format::sniff(&data) {
                 None if !claims_picture(path) => return Ok(None),
@@ -340,10 +355,10 @@ impl Stages<'_> {
     }
 }
 
-pub(super) struct Content<'a> {
+pub(super) struct Content {
     pub(super) file: File,
     pub(super) data: Vec<u8>,
-    pub(super) _permit: super::budget::Permit<'a>,
+    pub(super) _permit: Permit,
 }
 
 enum Prepared {
@@ -357,21 +372,17 @@ fn hex(hash: &Hash) -> String {
 }
 
 /// A small version of a picture, or the picture where that is small; none if it cannot be read.
-fn small(data: &[u8], options: &DecodeOptions) -> Option<Vec<u8>> {
+fn small(data: &[u8], options: &DecodeOptions, admit: &dyn Fn(u64)) -> Option<Vec<u8>> {
     if data.len() <= SMALL_COPY {
         return Some(data.to_vec());
     }
-    let made = Photo::decode_for_thumbnail(data, options, COPY_SIDE).ok()?.thumbnail(COPY_SIDE).to_jpeg(85).ok()?;
+    let photo = Photo::decode_for_thumbnail_within(data, options, COPY_SIDE, admit).ok()?;
+    let made = photo.thumbnail(COPY_SIDE).to_jpeg(85).ok()?;
     Some(if made.len() < data.len() { made } else { data.to_vec() })
 }
 
 fn of_catalog(error: &Error) -> bool {
     matches!(error, Error::Catalog { .. } | Error::DamagedCatalog { .. } | Error::Index(_))
-}
-
-/// Bytes that decoding takes, read from the header; 0 where there is nothing to decode.
-fn memory(data: &[u8], preprocess: &Preprocess) -> u64 {
-    catch_unwind(AssertUnwindSafe(|| Photo::memory(data, preprocess))).unwrap_or(0)
 }
 
 /// Whether people would take the file for a picture by its name.

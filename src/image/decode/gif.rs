@@ -2,12 +2,12 @@
 
 use gif::{ColorOutput, DecodeOptions, MemoryLimit};
 
-use super::{Frame, Limit, bad, damaged, palette_of};
+use super::{Frame, Limit, MADE, bad, damaged, palette_of};
 use crate::Result;
 use crate::image::Format;
 use crate::image::pixels::Pixels;
 
-pub(super) fn decode(bytes: &[u8], limit: Limit) -> Result<Frame> {
+pub(super) fn decode(bytes: &[u8], limit: Limit<'_>) -> Result<Frame> {
     let mut options = DecodeOptions::new();
     options.set_color_output(ColorOutput::Indexed);
     // Frames are checked below, by pixels and before they are decoded.
@@ -22,6 +22,7 @@ pub(super) fn decode(bytes: &[u8], limit: Limit) -> Result<Frame> {
     let size = (screen.0.max((left + width) as u32), screen.1.max((top + height) as u32));
     limit.check(size)?;
     limit.check((width as u32, height as u32))?;
+    limit.admit(size, 1 + MADE);
     let palette = frame.palette.as_deref().or(decoder.global_palette());
     // A palette that maps every index to the same grey is none.
     let is_needed = |palette: &&[u8]| (0_u8..=255).zip(palette.as_chunks::<3>().0).any(|(i, colour)| *colour != [i; 3]);

@@ -14,16 +14,11 @@ use crate::Result;
 use crate::image::pixels::Pixels;
 
 /// Decodes as much of a picture as is needed: `reduction` is asked with its width and height as stored.
-pub(super) fn decode(bytes: &[u8], limit: Limit, reduction: &dyn Fn((u32, u32)) -> u32) -> Result<Frame> {
+pub(super) fn decode(bytes: &[u8], limit: Limit<'_>, reduction: &dyn Fn((u32, u32)) -> u32) -> Result<Frame> {
     match scaled::decode(bytes, limit, reduction)? {
         Some(frame) => Ok(frame),
         None => tolerant::decode(bytes, limit),
     }
-}
-
-/// Bytes of memory that decoding takes at its peak, about; 0 if the header cannot be read.
-pub(super) fn memory(bytes: &[u8], reduction: &dyn Fn((u32, u32)) -> u32) -> u64 {
-    scaled::memory(bytes, reduction)
 }
 
 /// Ink in JPEG is stored inverted, whoever wrote it: Photoshop set the custom and Pillow relies on it.

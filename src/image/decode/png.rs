@@ -4,7 +4,7 @@ use std::io::Cursor;
 
 use png::{BitDepth, ColorType, Decoder, Limits, Transformations};
 
-use super::{Frame, Limit, bad, damaged, palette_of};
+use super::{Frame, Limit, MADE, bad, damaged, palette_of};
 use crate::Result;
 use crate::image::Format;
 use crate::image::pixels::{Pixels, unpack_bits};
@@ -12,7 +12,7 @@ use crate::image::pixels::{Pixels, unpack_bits};
 /// Memory that everything beside the pixels may take: text, profiles, a row of pixels.
 const SIDE_BYTES: usize = 64 << 20;
 
-pub(super) fn decode(bytes: &[u8], limit: Limit) -> Result<Frame> {
+pub(super) fn decode(bytes: &[u8], limit: Limit<'_>) -> Result<Frame> {
     let mut decoder = Decoder::new_with_limits(Cursor::new(bytes), Limits { bytes: SIDE_BYTES });
     decoder.set_ignore_text_chunk(true);
     decoder.set_ignore_iccp_chunk(true);
@@ -20,6 +20,7 @@ pub(super) fn decode(bytes: &[u8], limit: Limit) -> Result<Frame> {
     let header = decoder.read_header_info().map_err(damaged(Format::Png))?;
     let size = (header.width, header.height);
     limit.check(size)?;
+    limit.admit(size, header.bytes_per_pixel() + MADE);
     let mut reader = decoder.read_info().map_err(damaged(Format::Png))?;
     let (color, depth) = (reader.info().color_type, reader.info().bit_depth);
     let (palette, alphas) = (reader.info().palette.clone(), reader.info().trns.clone());

@@ -3,11 +3,11 @@
 //! Read here and not by a crate, because every value of `maxval` is scaled and rounded in Pillow's own way. (PAM, which
 //! Pillow does not read, is left to `image`.)
 
-use super::{Frame, Limit, bad};
+use super::{Frame, Limit, MADE, bad};
 use crate::Result;
 use crate::image::pixels::Pixels;
 
-pub(super) fn decode(bytes: &[u8], limit: Limit) -> Result<Frame> {
+pub(super) fn decode(bytes: &[u8], limit: Limit<'_>) -> Result<Frame> {
     let kind = bytes.get(1).copied().unwrap_or_default();
     let mut tokens = Tokens { bytes, at: 2 };
     let size = (tokens.number()?, tokens.number()?);
@@ -15,6 +15,8 @@ pub(super) fn decode(bytes: &[u8], limit: Limit) -> Result<Frame> {
     let (width, height) = (size.0 as usize, size.1 as usize);
     let channels = if matches!(kind, b'3' | b'6') { 3 } else { 1 };
     let len = width * height * channels;
+    // Samples are scaled in 32 bits each.
+    limit.admit(size, 4 * channels + MADE);
     let pixels = match kind {
         // In bitmaps 1 is black.
         b'1' => {

@@ -7,7 +7,7 @@ use tiff::ColorType;
 use tiff::decoder::{Decoder, DecodingResult, Limits};
 use tiff::tags::Tag;
 
-use super::{Frame, Limit, bad, damaged, palette_of};
+use super::{Frame, Limit, MADE, bad, damaged, palette_of};
 use crate::Result;
 use crate::image::Format;
 use crate::image::ifd::Ifd;
@@ -18,7 +18,7 @@ const COLOR_MAP: u16 = 320;
 const PALETTE: u32 = 3;
 const BLACK_IS_ZERO: u8 = 1;
 
-pub(super) fn decode(bytes: &[u8], limit: Limit) -> Result<Frame> {
+pub(super) fn decode(bytes: &[u8], limit: Limit<'_>) -> Result<Frame> {
     let (bytes, is_indexed) = without_palette(bytes);
     let mut decoder = Decoder::new(Cursor::new(&*bytes)).map_err(damaged(Format::Tiff))?;
     let size = decoder.dimensions().map_err(damaged(Format::Tiff))?;
@@ -37,6 +37,8 @@ pub(super) fn decode(bytes: &[u8], limit: Limit) -> Result<Frame> {
     if layout.planes > 1 {
         return Err(bad("TIFF pictures with separate colour planes are not supported"));
     }
+    // Strips of some kinds are decoded apart before they are put together.
+    limit.admit(size, (2 * layout.len).div_ceil(size.0 as usize * size.1 as usize) + MADE);
     let data = decoder.read_image().map_err(damaged(Format::Tiff))?;
     let width = size.0 as usize;
     let pixels = match (color, data) {

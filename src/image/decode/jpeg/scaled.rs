@@ -8,7 +8,7 @@ use crate::image::pixels::Pixels;
 use crate::{Error, Result};
 
 /// None for whatever is not sound.
-pub(super) fn decode(bytes: &[u8], limit: Limit, reduction: &dyn Fn((u32, u32)) -> u32) -> Result<Option<Frame>> {
+pub(super) fn decode(bytes: &[u8], limit: Limit<'_>, reduction: &dyn Fn((u32, u32)) -> u32) -> Result<Option<Frame>> {
     let Some(header) = Header::read(bytes) else { return Ok(None) };
     if header.decoder.header().precision == 12 {
         return Err(Error::UnsupportedImage { format: "12-bit JPEG" });
@@ -19,6 +19,7 @@ pub(super) fn decode(bytes: &[u8], limit: Limit, reduction: &dyn Fn((u32, u32)) 
         return Ok(None);
     }
     let reduction = reduction(header.size);
+    (limit.admit)(header.memory(reduction));
     let (size, format) = (header.size, header.format);
     let Some(data) = header.decode(bytes, reduction) else { return Ok(None) };
     let pixels = match format {
@@ -27,19 +28,6 @@ pub(super) fn decode(bytes: &[u8], limit: Limit, reduction: &dyn Fn((u32, u32)) 
         _ => Pixels::Rgb(data),
     };
     Ok(Some(Frame { pixels, size, reduction }))
-}
-
-/// As [`super::memory`].
-pub(super) fn memory(bytes: &[u8], reduction: &dyn Fn((u32, u32)) -> u32) -> u64 {
-    let Some(header) = Header::read(bytes) else { return 0 };
-    let (width, height) = (u64::from(header.size.0), u64::from(header.size.1));
-    let reduction = u64::from(reduction(header.size).max(1));
-    let components = header.decoder.header().components.len() as u64;
-    // Planes as stored, planes of equal size, and the result.
-    let reduced = width.div_ceil(reduction) * height.div_ceil(reduction) * components * 3;
-    // A picture in several passes is kept as coefficients of two bytes until the last of them.
-    let coefficients = if header.decoder.has_multiple_scans() { width * height * components * 2 } else { 0 };
-    reduced + coefficients
 }
 
 struct Header<'a> {
@@ -67,6 +55,17 @@ impl<'a> Header<'a> {
         let is_usual = matches!(header.precision, 8 | 12) && !header.is_lossless;
         let size = (header.width.into(), header.height.into());
         is_usual.then_some(Header { decoder, size, format })
+    }
+
+    /// Bytes of memory that decoding takes at its peak, about.
+    fn memory(&self, reduction: u32) -> u64 {
+        let (width, height, reduction) = (u64::from(self.size.0), u64::from(self.size.1), u64::from(reduction));
+        let components = self.decoder.header().components.len() as u64;
+        // Planes as stored, planes of equal size, and the result.
+        let reduced = width.div_ceil(reduction) * height.div_ceil(reduction) * components * 3;
+        // A picture in several passes is kept as coefficients of two bytes until the last of them.
+        let coefficients = if self.decoder.has_multiple_scans() { width * height * components * 2 } else { 0 };
+        reduced + coefficients
     }
 
     /// The pixels, reduced.

@@ -13,7 +13,7 @@ use crate::image::Format;
 use crate::image::pixels::Pixels;
 use crate::{Error, Result};
 
-pub(super) fn decode(bytes: &[u8], limit: Limit) -> Result<Frame> {
+pub(super) fn decode(bytes: &[u8], limit: Limit<'_>) -> Result<Frame> {
     let options = DecoderOptions::default().set_strict_mode(false).set_max_width(usize::MAX).set_max_height(usize::MAX);
     let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
     decoder.decode_headers().map_err(in_words)?;
@@ -29,6 +29,8 @@ pub(super) fn decode(bytes: &[u8], limit: Limit) -> Result<Frame> {
         _ => ColorSpace::RGB,
     };
     decoder.set_options(options.jpeg_set_out_colorspace(wanted));
+    // The result, and coefficients of two bytes, which are kept of a picture in several passes.
+    limit.admit(size, 3 * stored.num_components());
     let mut data = decoder.decode().map_err(in_words)?;
     // A file may declare colours that its components do not bear out; the decoder then settles for others.
     let channels = data.len() / (width * height);
