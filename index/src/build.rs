@@ -455,8 +455,9 @@ impl<'a> Graph<'a> {
                 },
             )
             .collect();
-        for (target, links) in linked {
-            self.set_links(at, target, &links);
+        match at {
+            At::Ground => self.records.write_links(&linked),
+            At::Upper(_) => linked.iter().for_each(|(target, links)| self.set_links(at, *target, links)),
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::format::{self, CALIBRATED_EF, Footer, KEY_ENTRY, LEVELS, Layout, UPPER_NODE};
 use crate::graft::Graft;
 use crate::kernel::Kernels;
-use crate::sealed::Sealer;
+use crate::sealed::{BUFFER, Sealer};
 use crate::segment::{Part, Segment};
 use crate::storage::Storage;
 use crate::vectors::{RecordBuffer, Shape, write_record};
@@ -234,6 +234,25 @@ impl Composer<'_> {
         Segment::open(self.storage, id, footer.count, checksum, self.config)
     }
 
+    /// Exact rows that are written together.
+    fn block(&self) -> usize {
+        (BUFFER / (self.config.dim * self.config.rows.bytes())).max(1)
+    }
+
+    /// A block of exact rows as they are stored, from row `first` on.
+    fn rows(&self, source: &dyn Source, first: u32, into: &mut Vec<u8>) -> Result<()> {
+        into.clear();
+        let mut vector = Vec::new();
+        for at in first..source.len().min(first + self.block() as u32) {
+            source.vector(at, &mut vector)?;
+            match self.config.rows {
+                Rows::F32 => into.extend(vector.iter().flat_map(|x| x.to_le_bytes())),
+                Rows::F16 => into.extend(vector.iter().flat_map(|&x| half::f16::from_f32(x).to_le_bytes())),
+            }
+        }
+        Ok(())
+    }
+
     fn write(&self, id: u64, source: &dyn Source, graph: &Graph<'_>, footer: &mut Footer) -> Result<u64> {
         let name = format::segment_name(id);
         let path = self.storage.path(&name);
@@ -254,17 +273,14 @@ impl Composer<'_> {
         sealer.align()?;
         sealer.write(&key_table(graph))?;
         sealer.align()?;
-        let mut vector = Vec::new();
-        let mut row = Vec::with_capacity(self.config.dim * self.config.rows.bytes());
-        for at in 0..source.len() {
-            source.vector(at, &mut vector)?;
-            row.clear();
-            match self.config.rows {
-                Rows::F32 => row.extend(vector.iter().flat_map(|x| x.to_le_bytes())),
-                Rows::F16 => row.extend(vector.iter().flat_map(|&x| half::f16::from_f32(x).to_le_bytes())),
-            }
-            sealer.write(&row)?;
+        // The next rows are read while those before are written.
+        let (mut now, mut next) = (Vec::new(), Vec::new());
+        for first in (0..source.len()).step_by(self.block()) {
+            let (written, read) = rayon::join(|| sealer.write(&now), || self.rows(source, first, &mut next));
+            written.and(read)?;
+            std::mem::swap(&mut now, &mut next);
         }
+        sealer.write(&now)?;
         sealer.align()?;
         debug_assert_eq!(sealer.position(), size.sums);
         sealer.finish(footer)

@@ -137,30 +137,15 @@ impl Scratch {
         self.seen_count = 0;
     }
 
-    /// Meets the links of a place.
-    #[inline(always)]
-    fn score_links<L: Level>(
-        &mut self,
-        level: &L,
-        kernels: &Kernels,
-        query: &CodeQuery,
-        place: u32,
-    ) -> Result<Met<'_>> {
-        let count = level.links(place, &mut self.links.0);
-        self.meet(level, kernels, query, count)
-    }
-
-    /// Meets a place.
-    fn score_one<L: Level>(&mut self, level: &L, kernels: &Kernels, query: &CodeQuery, place: u32) -> Result<Met<'_>> {
-        self.links.0[0] = place;
-        self.meet(level, kernels, query, 1)
-    }
-
-    /// Meets the first `count` places in `links` that were not seen.
-    #[inline(always)]
-    fn meet<L: Level>(&mut self, level: &L, kernels: &Kernels, query: &CodeQuery, count: usize) -> Result<Met<'_>> {
+    /// Meets the entries.
+    fn enter<L: Level>(&mut self, level: &L, kernels: &Kernels, query: &CodeQuery) -> Result<Met<'_>> {
         let start = self.seen_count;
-        self.gather(level, count);
+        for from in (0..self.entries.len()).step_by(MOST_LINKS) {
+            let entries = &self.entries[from..];
+            let count = entries.len().min(MOST_LINKS);
+            self.links.0[..count].copy_from_slice(&entries[..count]);
+            self.gather(level, count);
+        }
         self.score_from(level, kernels, query, start)
     }
 
@@ -211,31 +196,6 @@ impl Scratch {
     }
 }
 
-/// From `entry`, steps to the best neighbour until none is better.
-pub(crate) fn greedy<L: Level>(
-    level: &L,
-    kernels: &Kernels,
-    query: &CodeQuery,
-    entry: u32,
-    scratch: &mut Scratch,
-) -> Result<u32> {
-    scratch.reset(level.size());
-    let (_, scores, _) = scratch.score_one(level, kernels, query, entry)?;
-    let mut best = (scores.first().copied().unwrap_or(f32::NEG_INFINITY), entry);
-    loop {
-        let from = best.1;
-        let (places, scores, _) = scratch.score_links(level, kernels, query, from)?;
-        for (&score, &place) in scores.iter().zip(places) {
-            if score > best.0 {
-                best = (score, place);
-            }
-        }
-        if best.1 == from {
-            return Ok(from);
-        }
-    }
-}
-
 /// A level above 0.
 pub(crate) trait Upper: Level {
     /// The place of a node one level below.
@@ -261,22 +221,23 @@ pub(crate) fn descend<U: Upper>(
     scratch: &mut Scratch,
 ) -> Result<()> {
     let mut levels = levels.peekable();
-    let mut place = 0;
-    while let Some(level) = levels.next() {
-        let entry = place.min(level.size() - 1);
-        if spread > 1 && levels.peek().is_none() {
-            scratch.entries.clear();
-            scratch.entries.push(entry);
-            beam(&level, kernels, query, Width { open: spread, keep: spread }, scratch)?;
-            let Scratch { entries, pool, .. } = scratch;
-            entries.clear();
-            entries.extend(pool.iter().map(|(_, place)| level.down(place)));
-            return Ok(());
-        }
-        place = level.down(greedy(&level, kernels, query, entry, scratch)?);
-    }
     scratch.entries.clear();
-    scratch.entries.push(place);
+    scratch.entries.push(0);
+    while let Some(level) = levels.next() {
+        let last = levels.peek().is_none();
+        scratch.entries.iter_mut().for_each(|entry| *entry = (*entry).min(level.size() - 1));
+        // A walk that opens one place is the greedy one: from a place to its best neighbour until none is better.
+        let width = if last { spread } else { 1 };
+        beam(&level, kernels, query, Width { open: width, keep: width }, scratch)?;
+        let Scratch { entries, pool, .. } = scratch;
+        if pool.iter().next().is_none() {
+            // No score was a number: any way down will do.
+            entries.iter_mut().for_each(|entry| *entry = level.down(*entry));
+            continue;
+        }
+        entries.clear();
+        entries.extend(pool.iter().map(|(_, place)| level.down(place)));
+    }
     Ok(())
 }
 
@@ -296,11 +257,8 @@ pub(crate) fn beam<L: Level>(
     scratch: &mut Scratch,
 ) -> Result<()> {
     scratch.reset(level.size());
-    for at in 0..scratch.entries.len() {
-        let entry = scratch.entries[at];
-        let (places, scores, pool) = scratch.score_one(level, kernels, query, entry)?;
-        pool.merge(kernels, width.keep, places, scores);
-    }
+    let (places, scores, pool) = scratch.enter(level, kernels, query)?;
+    pool.merge(kernels, width.keep, places, scores);
     // What stands before this one is expanded.
     let mut at = 0;
     while at < width.open && scratch.pool.entry(at).is_some() {
@@ -361,12 +319,11 @@ pub(crate) fn beam_accepting<L: Level>(
 ) -> Result<bool> {
     scratch.reset(level.size());
     let mut open = BinaryHeap::new();
-    for at in 0..scratch.entries.len() {
-        let entry = scratch.entries[at];
-        let (places, scores, pool) = scratch.score_one(level, kernels, query, entry)?;
-        open.extend(scores.iter().zip(places).map(|(&score, &place)| Open(score, place)));
-        if !places.is_empty() && accept(entry) {
-            pool.merge(kernels, width.keep, places, scores);
+    let (places, scores, pool) = scratch.enter(level, kernels, query)?;
+    for (&score, &place) in scores.iter().zip(places) {
+        open.push(Open(score, place));
+        if accept(place) {
+            pool.merge(kernels, width.keep, &[place], &[score]);
         }
     }
     let limit = scratch.distances + budget;

@@ -14,7 +14,7 @@ use crate::storage::Storage;
 use crate::vectors::{NONE, Records};
 
 /// Bytes of an exact row that are fetched ahead.
-const AHEAD: usize = 512;
+const AHEAD: usize = 2048;
 
 /// An open segment. Rows are dense numbers from 0.
 pub(crate) struct Segment {
@@ -102,7 +102,7 @@ impl Segment {
         }
     }
 
-    /// Asks for the front of the exact row to be fetched into the cache; the processor goes on by itself once it sees the run.
+    /// Asks for the exact row, or its front where it is long, to be fetched into the cache; the processor goes on by itself.
     #[inline]
     pub(crate) fn prefetch_row(&self, row: u32) {
         let range = self.row_range(row);

@@ -176,6 +176,11 @@ impl RecordBuffer {
         &mut self.bytes
     }
 
+    /// Sets the links of records, which come in the order of their rows.
+    pub(crate) fn write_links(&mut self, linked: &[(u32, Vec<u32>)]) {
+        write_links_from(0, &mut self.bytes, self.shape, linked);
+    }
+
     pub(crate) fn record_mut(&mut self, row: u32) -> &mut [u8] {
         let stride = self.shape.stride;
         &mut self.bytes_mut()[row as usize * stride..][..stride]
@@ -196,6 +201,23 @@ pub(crate) fn write_record(record: &mut [u8], shape: Shape, key: Key, scale: f32
 /// Sets the next row with the same code.
 pub(crate) fn write_twin(record: &mut [u8], shape: Shape, twin: u32) {
     record[shape.code + Shape::TWIN..][..4].copy_from_slice(&twin.to_le_bytes());
+}
+
+/// Records whose links are set by one thread.
+const FEW: usize = 512;
+
+/// Sets the links of records in `bytes`, the first of which is that of row `first`.
+fn write_links_from(first: u32, bytes: &mut [u8], shape: Shape, linked: &[(u32, Vec<u32>)]) {
+    if linked.len() <= FEW {
+        for (row, links) in linked {
+            write_links(&mut bytes[(row - first) as usize * shape.stride..][..shape.stride], shape, links);
+        }
+        return;
+    }
+    let (low, high) = linked.split_at(linked.len() / 2);
+    let middle = high[0].0;
+    let (before, after) = bytes.split_at_mut((middle - first) as usize * shape.stride);
+    rayon::join(|| write_links_from(first, before, shape, low), || write_links_from(middle, after, shape, high));
 }
 
 /// Sets the links of one record.
