@@ -36,6 +36,11 @@ const BATCH: usize = 2000;
 /// Called with how many nodes are done and how many there are; may break.
 pub(crate) type Watch<'a> = &'a mut dyn FnMut(u64, u64) -> ControlFlow<()>;
 
+/// Tells how many nodes are done; an error if that breaks.
+pub(crate) fn tell(watch: Watch<'_>, done: u64, total: u64) -> Result<()> {
+    if watch(done, total).is_break() { Err(Error::Cancelled) } else { Ok(()) }
+}
+
 /// A level above 0.
 #[derive(Clone, Default)]
 pub(crate) struct Upper {
@@ -123,8 +128,8 @@ impl<'a> Graph<'a> {
         Graph { kernels, encoding, ef, records, uppers: Vec::new() }
     }
 
-    /// Builds the graph over all records, on top of what is taken over.
-    pub(crate) fn build(&mut self, graft: Option<Graft>, watch: Watch<'_>) -> Result<()> {
+    /// Builds the graph over all records, on top of what is taken over; returns how many nodes it has.
+    pub(crate) fn build(&mut self, graft: Option<Graft>, watch: Watch<'_>) -> Result<u64> {
         let nodes = self.join_twins();
         let mut grafted = graft.map_or_else(Vec::new, |graft| graft.levels);
         let ground = grafted.pop().unwrap_or_default();
@@ -164,7 +169,8 @@ impl<'a> Graph<'a> {
         }
         let standing = self.take_over(At::Ground, ground)?;
         self.insert(At::Ground, nodes, standing, self.ef, (watch, total))?;
-        self.reach_all()
+        self.reach_all()?;
+        Ok(total)
     }
 
     /// Sets the links of nodes that are taken over, and inserts those anew that lost some; returns which places stand then.
@@ -404,9 +410,7 @@ impl<'a> Graph<'a> {
             // Two hundred times are often enough.
             if matches!(at, At::Ground) && (done as u64 >= told + total / 200 || left.is_empty()) {
                 told = done as u64;
-                if watch(told, total).is_break() {
-                    return Err(Error::Cancelled);
-                }
+                tell(watch, told, total)?;
             }
         }
         Ok(())

@@ -25,8 +25,15 @@ const NEAR_NOISE: f32 = 0.9;
 /// within a point or two from width 10 to 768. (Sums of a few rows with less noise give curves of another shape.)
 const FAR_NOISE: f32 = 6.0;
 
+/// Queries that are measured before it is asked whether to go on, unless there are more threads.
+const TOGETHER: usize = 20;
+
 /// Recall@10 at each width: for queries like the rows, then for queries from elsewhere. Zero at widths at which a scan is cheaper.
-pub(crate) fn measure(graph: &Graph<'_>) -> Result<[[f32; CALIBRATED_EF.len()]; 2]> {
+/// `go_on` is asked now and then.
+pub(crate) fn measure(
+    graph: &Graph<'_>,
+    go_on: &mut dyn FnMut() -> Result<()>,
+) -> Result<[[f32; CALIBRATED_EF.len()]; 2]> {
     let count = graph.records.count;
     let hangs: HashSet<u32> = (0..count).filter_map(|row| graph.records.records().twin(row)).collect();
     let nodes: Vec<u32> = (0..count).filter(|row| !hangs.contains(row)).collect();
@@ -35,9 +42,10 @@ pub(crate) fn measure(graph: &Graph<'_>) -> Result<[[f32; CALIBRATED_EF.len()]; 
     let useful = CALIBRATED_EF.iter().take_while(|&&ef| walk_cost(ef) < count as usize).count();
     let mut recall = [[0.0; CALIBRATED_EF.len()]; 2];
     for (kind, recall) in recall.iter_mut().enumerate() {
-        let found: Vec<[usize; CALIBRATED_EF.len()]> = rows
-            .par_iter()
-            .map_init(Scratch::default, |scratch, &row| {
+        let mut found: Vec<[usize; CALIBRATED_EF.len()]> = Vec::new();
+        for rows in rows.chunks(TOGETHER.max(rayon::current_num_threads())) {
+            go_on()?;
+            let measured = rows.par_iter().map_init(Scratch::default, |scratch, &row| {
                 let mut query = CodeQuery::default();
                 let noise = if kind == 0 { NEAR_NOISE } else { FAR_NOISE };
                 mix(graph, row, noise, &mut query);
@@ -60,8 +68,9 @@ pub(crate) fn measure(graph: &Graph<'_>) -> Result<[[f32; CALIBRATED_EF.len()]; 
                     *f = if best == truth.len() { CALIBRATED_K } else { *f };
                 });
                 Ok(found)
-            })
-            .collect::<Result<_>>()?;
+            });
+            found.extend(measured.collect::<Result<Vec<_>>>()?);
+        }
         for (at, recall) in recall.iter_mut().enumerate() {
             *recall = found.iter().map(|f| f[at] as f32).sum::<f32>() / (found.len() * CALIBRATED_K) as f32;
         }

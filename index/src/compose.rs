@@ -5,7 +5,7 @@
 use rayon::prelude::*;
 
 use crate::Key;
-use crate::build::{Graph, Upper, Watch};
+use crate::build::{Graph, Upper, Watch, tell};
 use crate::calibrate;
 use crate::config::{Config, Rows};
 use crate::encoding::Encoding;
@@ -120,6 +120,9 @@ impl Source for Merge<'_> {
     }
 }
 
+/// Rows that are encoded before it is asked whether to go on.
+const ENCODED: usize = 16_384;
+
 /// Rows that the centre is the mean of; more do not move it.
 const CENTRE_SAMPLE: u32 = 20_000;
 
@@ -162,23 +165,34 @@ impl Composer<'_> {
     }
 
     /// Encodes every vector; returns the records and the largest distance from the centre.
-    fn encode(&self, source: &dyn Source, encoding: &Encoding, links: usize) -> Result<(RecordBuffer, f32)> {
+    fn encode(
+        &self,
+        source: &dyn Source,
+        encoding: &Encoding,
+        links: usize,
+        watch: Watch<'_>,
+    ) -> Result<(RecordBuffer, f32)> {
         let shape = Shape::new(self.config.dim, links);
         let memory = RecordBuffer::new(shape, source.len());
         let mut buffer = memory.map_err(Error::io(self.storage.path(""), "reserve memory for codes and links"))?;
-        let reach = buffer
-            .bytes_mut()
-            .par_chunks_exact_mut(shape.stride)
-            .enumerate()
-            .with_min_len(64)
-            .map_init(Default::default, |(vector, residual): &mut (Vec<f32>, Vec<f32>), (at, record)| {
-                source.vector(at as u32, vector)?;
-                let code = encoding.encode(vector, record, residual);
-                write_record(record, shape, source.key(at as u32)?, code.scale, code.bias, code.error);
-                let reach = vector.iter().zip(encoding.centre()).map(|(x, c)| (x - c) * (x - c)).sum::<f32>();
-                Ok(reach.sqrt())
-            })
-            .try_reduce(|| 0.0, |a, b| Ok(f32::max(a, b)))?;
+        let mut reach: f32 = 0.0;
+        for (block, records) in buffer.bytes_mut().chunks_mut(ENCODED * shape.stride).enumerate() {
+            tell(watch, 0, source.len().into())?;
+            let reached = records
+                .par_chunks_exact_mut(shape.stride)
+                .enumerate()
+                .with_min_len(64)
+                .map_init(Default::default, |(vector, residual): &mut (Vec<f32>, Vec<f32>), (at, record)| {
+                    let at = (block * ENCODED + at) as u32;
+                    source.vector(at, vector)?;
+                    let code = encoding.encode(vector, record, residual);
+                    write_record(record, shape, source.key(at)?, code.scale, code.bias, code.error);
+                    let reach = vector.iter().zip(encoding.centre()).map(|(x, c)| (x - c) * (x - c)).sum::<f32>();
+                    Ok(reach.sqrt())
+                })
+                .try_reduce(|| 0.0, |a, b| Ok(f32::max(a, b)))?;
+            reach = reach.max(reached);
+        }
         Ok((buffer, reach))
     }
 
@@ -204,13 +218,17 @@ impl Composer<'_> {
                 Inherited { encoding, centred: source.len(), graft: None }
             }
         };
-        let (records, reach) = self.encode(source, &encoding, links)?;
+        let (records, reach) = self.encode(source, &encoding, links, watch)?;
         let mut graph = Graph::new(self.kernels, &encoding, self.config.build_ef, records);
         let mut recall = [[0.0; CALIBRATED_EF.len()]; 2];
+        // What follows a graph is told as the whole of it.
+        let mut told = (0, source.len().into());
         if links > 0 {
-            graph.build(graft, watch)?;
-            recall = calibrate::measure(&graph)?;
+            let total = graph.build(graft, watch)?;
+            told = (total, total);
+            recall = calibrate::measure(&graph, &mut || tell(watch, total, total))?;
         }
+        let go_on = &mut || tell(watch, told.0, told.1);
         let biases = (0..source.len()).map(|row| f64::from(graph.records.records().bias(row)));
         let mean = biases.clone().sum::<f64>() / f64::from(source.len());
         let deviation = (biases.map(|b| (b - mean).powi(2)).sum::<f64>() / f64::from(source.len())).sqrt();
@@ -230,7 +248,7 @@ impl Composer<'_> {
             bias_deviation: deviation as f32,
             recall,
         };
-        let checksum = self.write(id, source, &graph, &mut footer)?;
+        let checksum = self.write((id, source), &graph, &mut footer, go_on)?;
         Segment::open(self.storage, id, footer.count, checksum, self.config)
     }
 
@@ -253,7 +271,13 @@ impl Composer<'_> {
         Ok(())
     }
 
-    fn write(&self, id: u64, source: &dyn Source, graph: &Graph<'_>, footer: &mut Footer) -> Result<u64> {
+    fn write(
+        &self,
+        (id, source): (u64, &dyn Source),
+        graph: &Graph<'_>,
+        footer: &mut Footer,
+        go_on: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<u64> {
         let name = format::segment_name(id);
         let path = self.storage.path(&name);
         let size = Layout::of(footer).ok_or_else(|| Error::Invalid {
@@ -276,6 +300,7 @@ impl Composer<'_> {
         // The next rows are read while those before are written.
         let (mut now, mut next) = (Vec::new(), Vec::new());
         for first in (0..source.len()).step_by(self.block()) {
+            go_on()?;
             let (written, read) = rayon::join(|| sealer.write(&now), || self.rows(source, first, &mut next));
             written.and(read)?;
             std::mem::swap(&mut now, &mut next);

@@ -12,7 +12,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::Key;
 use crate::build::Watch;
 use crate::compose::{Composer, Inherited, Merge, Source};
 use crate::config::Config;
@@ -43,7 +42,7 @@ pub(crate) struct Job {
 
 impl Job {
     /// Writes and syncs the new segment; `None` if nothing is live. A failed one leaves nothing behind.
-    fn run(&self, stop: &AtomicBool, watch: Watch<'_>) -> Result<Option<Segment>> {
+    pub(crate) fn run(&self, watch: Watch<'_>) -> Result<Option<Segment>> {
         let mut parts = self.parts.clone();
         let stock = if self.graft { fold::stock(&parts) } else { None };
         if let Some(stock) = stock {
@@ -61,16 +60,11 @@ impl Job {
             None
         };
         let composer = Composer { storage: &*self.storage, config: &self.config, kernels: self.kernels };
-        let composed = composer.compose(self.id, &Stoppable(&source, stop), links, inherited, watch);
+        let composed = composer.compose(self.id, &source, links, inherited, watch);
         if composed.is_err() {
             let _ = self.storage.remove(&format::segment_name(self.id));
         }
         composed.map(Some)
-    }
-
-    /// Merges here and now.
-    pub(crate) fn run_here(&self, watch: Watch<'_>) -> Result<Option<Segment>> {
-        self.run(&AtomicBool::new(false), watch)
     }
 
     /// Merges on a thread of its own.
@@ -84,7 +78,7 @@ impl Job {
         let thread = {
             let (job, control) = (Arc::clone(&job), Arc::clone(&control));
             move || {
-                let outcome = job.run(&control.stop, &mut |done, total| control.tell(done, total, told.as_ref()));
+                let outcome = job.run(&mut |done, total| control.tell(done, total, told.as_ref()));
                 // The receiver goes first only where nobody wants the outcome.
                 let _ = send.send(outcome);
             }
@@ -117,8 +111,8 @@ impl Control {
     }
 }
 
-/// A merge under way. Dropped, it is given up: its thread is waited for, which takes a batch of a build at most, or as long as the
-/// recall of its graph is measured, and its file goes.
+/// A merge under way. Dropped, it is given up: its thread is waited for, which takes a batch of a build at most, or a block of rows
+/// that are encoded or written, or a few queries that its graph is measured with; and its file goes.
 pub(crate) struct Merging {
     pub(crate) job: Arc<Job>,
     control: Arc<Control>,
@@ -190,23 +184,6 @@ impl Drop for Merging {
             // Written, and wanted by nobody.
             let _ = self.job.storage.remove(&format::segment_name(self.job.id));
         }
-    }
-}
-
-/// A source that ends a merge in the phases that have no watch: encoding, and writing rows.
-struct Stoppable<'a>(&'a dyn Source, &'a AtomicBool);
-
-impl Source for Stoppable<'_> {
-    fn len(&self) -> u32 {
-        self.0.len()
-    }
-
-    fn key(&self, at: u32) -> Result<Key> {
-        self.0.key(at)
-    }
-
-    fn vector(&self, at: u32, into: &mut Vec<f32>) -> Result<()> {
-        if self.1.load(Ordering::Relaxed) { Err(Error::Cancelled) } else { self.0.vector(at, into) }
     }
 }
 

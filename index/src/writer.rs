@@ -1,8 +1,10 @@
 //! The one that changes an index.
 
+mod background;
+
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use crate::Key;
 use crate::build::Watch;
@@ -13,10 +15,11 @@ use crate::fold::Fold;
 use crate::format::{self, ManifestData, SegmentEntry, encode_removed};
 use crate::kernel::Kernels;
 use crate::manifest;
-use crate::merging::{Job, Merging, Told, install};
+use crate::merging::{Job, Merging, install};
 use crate::segment::{Part, Segment};
 use crate::storage::{LOCK, Lock, Storage};
 use crate::vectors::Shape;
+use background::Background;
 
 /// Bytes of added vectors that are held in memory unless [`Writer::hold`] says otherwise.
 const HELD: usize = 64 << 20;
@@ -53,13 +56,6 @@ pub struct Writer {
     poisoned: bool,
     /// Files that no commit names any more, or never did.
     garbage: Vec<String>,
-}
-
-/// How merges beside the writer go.
-struct Background {
-    told: Told,
-    /// Why one failed; no other is begun before somebody asked.
-    failed: Option<Error>,
 }
 
 impl std::fmt::Debug for Writer {
@@ -170,24 +166,6 @@ impl Writer {
         Ok(false)
     }
 
-    /// From now on merges run on a thread of their own: [`Writer::commit`] begins one where it is due and never waits for it, and
-    /// a later commit puts what has come of it in its place. `watch` is called on that thread with how many vectors of a graph are
-    /// in and how many there will be; if it breaks, the merge is given up and a later commit begins it anew.
-    ///
-    /// What is not merged yet is found all the same, by scanning. When a merge ends depends on time, and so does then which
-    /// vectors share a file; what is found at recall 1 does not. [`Writer::close`] waits for a merge under way, [`drop`] gives
-    /// it up. Its graph is built on all cores, in rayon's global pool.
-    pub fn merge_in_background(&mut self, watch: impl FnMut(u64, u64) -> ControlFlow<()> + Send + 'static) {
-        self.background = Some(Background { told: Arc::new(Mutex::new(watch)), failed: None });
-    }
-
-    /// How far the merge in the background is: vectors of the graph that are in, and how many there will be, zeros before it is
-    /// begun. `None` if there is no merge, or it has ended.
-    pub fn merging(&mut self) -> Option<(u64, u64)> {
-        let merging = self.merging.as_mut()?;
-        (!merging.is_over()).then(|| merging.progress())
-    }
-
     /// Sets from how many vectors without a graph on they are merged, and how many a graph has at least. For tests.
     #[doc(hidden)]
     pub fn fold_at(&mut self, flat: u32, graph: u32) {
@@ -230,7 +208,7 @@ impl Writer {
 
     /// As [`Writer::commit`] without a background, whether there is one or not: when it returns, what was due is merged. It tells
     /// `watch` how many vectors of a graph are in and how many there will be. If that breaks, the commit stands, without the graph.
-    /// It is not asked while vectors are encoded before that, nor while recall is measured and rows are written after it.
+    /// It is asked with none in while vectors are encoded before that, and with all in while recall is measured and rows are written.
     ///
     /// # Errors
     /// As [`Writer::commit`], and [`Error::Cancelled`].
@@ -259,7 +237,7 @@ impl Writer {
 
     /// Commits, then merges everything into one segment with a new graph and drops removed vectors from disk. Readers are not
     /// disturbed. Costs as much as building the index anew; commits keep an index in good shape without it. A merge in the
-    /// background is given up for it.
+    /// background is given up for it. [`Writer::compact_in_background`] does not wait.
     ///
     /// # Errors
     /// As [`Writer::commit`].
@@ -278,11 +256,8 @@ impl Writer {
             background.failed = None;
         }
         self.commit_changes()?;
-        let all: Vec<usize> = (0..self.parts.len()).collect();
-        let graph = self.fold.graph;
-        let compact =
-            |part: &Part| part.removed.count() == 0 && part.segment.has_graph() == (part.segment.count() >= graph);
-        if self.parts.len() > 1 || self.parts.iter().any(|part| !compact(part)) {
+        if self.worth_compacting() {
+            let all: Vec<usize> = (0..self.parts.len()).collect();
             self.merge(&all, false, watch)?;
         }
         Ok(self.data.generation)
@@ -388,22 +363,9 @@ impl Writer {
     /// that graph is taken over.
     fn merge(&mut self, places: &[usize], graft: bool, watch: Watch<'_>) -> Result<()> {
         let job = self.job(places, graft);
-        let merged = job.run_here(watch)?;
+        let merged = job.run(watch)?;
         self.place(&job, Ok(merged))?;
         self.commit_changes()
-    }
-
-    /// Begins a merge in the background if one is due, none is under way and none has failed.
-    fn merge_beside(&mut self) -> Result<()> {
-        let Some(background) = self.background.as_ref().filter(|b| b.failed.is_none() && self.merging.is_none()) else {
-            return Ok(());
-        };
-        let told = Arc::clone(&background.told);
-        let due = self.fold.due(&self.parts);
-        if !due.is_empty() {
-            self.merging = Some(self.job(&due, true).start(Some(told))?);
-        }
-        Ok(())
     }
 
     /// Puts what was merged in its place; the next commit will name it.
@@ -417,13 +379,6 @@ impl Writer {
         }
         self.changed = true;
         Ok(())
-    }
-
-    /// Keeps why a merge in the background failed. One that was told to stop did not fail.
-    fn note(&mut self, error: Error) {
-        if let (Some(background), false) = (&mut self.background, matches!(error, Error::Cancelled)) {
-            background.failed = Some(error);
-        }
     }
 
     fn commit_changes(&mut self) -> Result<()> {

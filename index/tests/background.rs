@@ -249,3 +249,63 @@ fn readers_and_commits_go_on_through_many_merges() {
     writer.close().unwrap();
     assert!(check(&index, &model) > 0);
 }
+
+#[test]
+fn compacting_beside_a_writer_waits_for_nobody_and_keeps_what_changes_meanwhile() {
+    let (_, index, mut writer) = create();
+    let mut model = Contents::new();
+    add(&mut writer, &mut model, 0..300, 1);
+    writer.commit().unwrap();
+    assert_eq!(check(&index, &model), 1);
+    // Too few for a merge to be due.
+    for key in (0..300).step_by(10) {
+        writer.remove(key).unwrap();
+        model.remove(&key);
+    }
+    add(&mut writer, &mut model, 300..320, 2);
+    let (watch, begun, let_on) = gate();
+    writer.merge_in_background(watch);
+    assert!(writer.compact_in_background().unwrap());
+    begun.recv().unwrap();
+    assert_eq!(check(&index, &model), 1, "committed, not compacted yet");
+    add(&mut writer, &mut model, 310..330, 3);
+    writer.remove(1).unwrap();
+    model.remove(&1);
+    writer.commit().unwrap();
+    assert!(writer.merging().is_some());
+    check(&index, &model);
+    drop(let_on);
+    writer.close().unwrap();
+    check(&index, &model);
+    let mut writer = index.writer().unwrap();
+    writer.fold_at(200, 100);
+    assert!(writer.compact_in_background().unwrap(), "what came meanwhile stands beside");
+    writer.close().unwrap();
+    assert_eq!(check(&index, &model), 1);
+    let mut writer = index.writer().unwrap();
+    writer.fold_at(200, 100);
+    assert!(!writer.compact_in_background().unwrap(), "nothing to be gained");
+}
+
+#[test]
+fn a_build_can_be_stopped_before_its_graph_and_behind_it() {
+    let (_, index, mut writer) = create();
+    let mut model = Contents::new();
+    add(&mut writer, &mut model, 0..300, 1);
+    let mut told = Vec::new();
+    let all = |done, total| (done, total) == (300, 300);
+    let stopped = writer.commit_watched(&mut |done, total| {
+        told.push((done, total));
+        // The second time that all are in is behind the graph.
+        let behind = told.iter().filter(|told| all(told.0, told.1)).count() > 1;
+        if behind { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    assert!(matches!(stopped, Err(Error::Cancelled)), "{stopped:?}");
+    assert_eq!(told.first(), Some(&(0, 300)));
+    assert!(told.iter().filter(|told| all(told.0, told.1)).count() > 1, "{told:?}");
+    assert_eq!(check(&index, &model), 0);
+    let before = writer.commit_watched(&mut |_, _| ControlFlow::Break(()));
+    assert!(matches!(before, Err(Error::Cancelled)), "{before:?}");
+    writer.commit().unwrap();
+    assert_eq!(check(&index, &model), 1);
+}
