@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::curve::{Curve, exponent};
 use crate::plot;
+use crate::section::search;
 
 /// A table as it is printed.
 #[derive(Debug, Serialize, Deserialize)]
@@ -47,9 +48,11 @@ pub(crate) struct Outcome {
     pub(crate) machine: String,
     /// Load averages before and after.
     pub(crate) load: String,
+    /// Of a section without curves.
     pub(crate) tables: Vec<Table>,
+    /// All that the tables of a search are made of.
     pub(crate) curves: Vec<Curve>,
-    /// Costs that grow with the number of vectors, as `what/engine`.
+    /// Costs that grow with the number of vectors, as `what/engine`; those of searches follow from the curves.
     pub(crate) numbers: BTreeMap<String, f64>,
 }
 
@@ -64,7 +67,9 @@ impl Outcome {
     }
 
     fn markdown(&self) -> String {
-        let mut text: String = self.tables.iter().map(Table::markdown).collect();
+        let made = search::tables(self.n, &self.curves);
+        let tables = if self.curves.is_empty() { &self.tables } else { &made };
+        let mut text: String = tables.iter().map(Table::markdown).collect();
         if !self.curves.is_empty() {
             let _ = write!(text, "![recall against queries per second]({})\n\n", plot_name(self));
         }
@@ -83,6 +88,11 @@ fn plot_name(outcome: &Outcome) -> String {
 
 /// Writes `README.md` and the plots of a results folder.
 pub(crate) fn write(out: &Path) -> Result<()> {
+    render(out)?.into_iter().try_for_each(|(name, text)| Ok(fs::write(out.join(name), text)?))
+}
+
+/// `README.md` and the plots of a results folder, made of nothing but its measurements.
+fn render(out: &Path) -> Result<Vec<(String, String)>> {
     let mut outcomes = Vec::new();
     for entry in fs::read_dir(out)? {
         let path = entry?.path();
@@ -97,23 +107,26 @@ pub(crate) fn write(out: &Path) -> Result<()> {
         "# tintype-index and its peers\n\nMedians over rounds in which the engines take turns; how everything is measured, and what to distrust, is in \
          [the README of the benchmark](../../README.md). More than 99,000 vectors are jittered copies of the real ones.\n\n",
     );
+    let mut files = Vec::new();
     for outcome in &outcomes {
         text += &outcome.markdown();
         if !outcome.curves.is_empty() {
-            fs::write(out.join(plot_name(outcome)), plot::svg(&outcome.curves))?;
+            files.push((plot_name(outcome), plot::svg(&outcome.curves)));
         }
     }
     if let Some(table) = growth(&outcomes) {
         text += &table.markdown();
     }
-    Ok(fs::write(out.join("README.md"), text.trim_end().to_owned() + "\n")?)
+    files.push(("README.md".into(), text.trim_end().to_owned() + "\n"));
+    Ok(files)
 }
 
 /// How costs grow with the number of vectors; `None` with fewer than two sizes.
 fn growth(outcomes: &[Outcome]) -> Option<Table> {
-    let mut costs: BTreeMap<&str, Vec<(f64, f64)>> = BTreeMap::new();
+    let mut costs: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
     for outcome in outcomes {
-        for (what, &cost) in &outcome.numbers {
+        let numbers = outcome.numbers.iter().map(|(what, &cost)| (what.clone(), cost));
+        for (what, cost) in numbers.chain(search::costs(&outcome.curves)) {
             costs.entry(what).or_default().push((outcome.n as f64, cost));
         }
     }
@@ -125,7 +138,7 @@ fn growth(outcomes: &[Outcome]) -> Option<Table> {
     let engines: BTreeSet<String> = costs.keys().filter_map(|what| Some(split(what)?.1)).collect();
     for engine in engines {
         let cells = names.iter().map(|cost| {
-            let points = costs.get(format!("{cost}/{engine}").as_str());
+            let points = costs.get(&format!("{cost}/{engine}"));
             points.map_or("–".to_owned(), |p| format!("{:.2} (n {})", exponent(p), sizes(p)))
         });
         let cells: Vec<String> = cells.collect();
@@ -136,4 +149,20 @@ fn growth(outcomes: &[Outcome]) -> Option<Table> {
 
 fn sizes(points: &[(f64, f64)]) -> String {
     points.iter().map(|p| p.0.to_string()).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn published_tables_and_plots_follow_from_the_measurements_beside_them() {
+        for entry in fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/results")).unwrap() {
+            let out = entry.unwrap().path();
+            for (name, text) in render(&out).unwrap() {
+                let stored = fs::read_to_string(out.join(&name)).unwrap();
+                assert!(stored == text, "{}: `compare report` would write another", out.join(name).display());
+            }
+        }
+    }
 }

@@ -11,7 +11,9 @@ use crate::engine::Entry;
 use crate::report::Table;
 use crate::worker::Worker;
 
-const EF: [usize; 16] = [6, 8, 10, 16, 24, 40, 64, 100, 160, 250, 400, 640, 1024, 1700, 2700, 4300];
+const OURS: &str = "tintype-index";
+/// From widths that miss one of ten on: no cell is the edge of a curve then.
+const EF: [usize; 19] = [3, 4, 5, 6, 8, 10, 16, 24, 40, 64, 100, 160, 250, 400, 640, 1024, 1700, 2700, 4300];
 /// The recalls that tintype-index is asked for by name.
 const ASKED: [f32; 4] = [0.9, 0.95, 0.99, 1.0];
 /// A wider walk than one that finds this much is not tried.
@@ -21,7 +23,6 @@ const TUNING: usize = 200;
 pub(crate) const TARGETS: [f64; 3] = [0.9, 0.95, 0.99];
 
 struct Contender {
-    entry: &'static Entry,
     worker: Worker,
     /// As the queries of the data: image, text.
     curves: Vec<Curve>,
@@ -33,17 +34,13 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
         if let Some(mut worker) = bench.opened(entry)? {
             say(&format!("{}: tuning", entry.name));
             let curves = bench.data.queries().map(|q| tune(bench, entry, &mut worker, q));
-            contenders.push(Contender { entry, worker, curves: curves.into_iter().collect::<Result<_>>()? });
+            contenders.push(Contender { worker, curves: curves.into_iter().collect::<Result<_>>()? });
         }
     }
     for round in 0..bench.options.rounds {
         say(&format!("round {round}"));
         for Contender { worker, curves, .. } in &mut contenders {
             for (queries, curve) in bench.data.queries().into_iter().zip(curves) {
-                // What the caches hold at first is another engine's.
-                if let Some(first) = curve.points.first() {
-                    ask(worker, &bench.data, queries, &queries.reported(), first.knob)?;
-                }
                 for point in &mut curve.points {
                     let again = ask(worker, &bench.data, queries, &queries.reported(), point.knob)?;
                     point.recall = again.recall;
@@ -52,20 +49,18 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
             }
         }
     }
-    let curves: Vec<Curve> = contenders.iter().flat_map(|c| c.curves.clone()).collect();
-    let tables = vec![speeds(bench, &contenders), asked(bench, &contenders)];
-    bench.record("search", tables, |outcome| {
-        for curve in &curves {
-            for target in TARGETS {
-                if let Some(qps) = curve.speed(target).qps() {
-                    outcome
-                        .numbers
-                        .insert(format!("{} query CPU-s at {target}/{}", curve.queries, curve.engine), 1.0 / qps);
-                }
-            }
-        }
-        outcome.curves = curves;
-    })
+    let curves: Vec<Curve> = contenders.into_iter().flat_map(|c| c.curves).collect();
+    // Its tables are made of the curves where they are shown, so that no cell can say anything else.
+    bench.record("search", Vec::new(), |outcome| outcome.curves = curves)
+}
+
+/// CPU seconds of a query at each recall, as `what/engine`.
+pub(crate) fn costs(curves: &[Curve]) -> impl Iterator<Item = (String, f64)> + '_ {
+    let cost = |curve: &Curve, target: f64| {
+        let seconds = 1.0 / curve.speed(target).qps()?;
+        Some((format!("{} query CPU-s at {target}/{}", curve.queries, curve.engine), seconds))
+    };
+    curves.iter().flat_map(move |curve| TARGETS.into_iter().filter_map(move |target| cost(curve, target)))
 }
 
 /// The ways to ask that are worth it, without their times.
@@ -87,7 +82,7 @@ fn tune(bench: &Bench, entry: &Entry, worker: &mut Worker, queries: &crate::data
         }
     }
     let mut knobs = curve.promising();
-    if entry.store == "tintype-index" {
+    if entry.store == OURS {
         knobs.extend(ASKED.map(|recall| Knob { ef: None, recall: Some(recall), refine: 0 }));
     }
     curve.points =
@@ -95,14 +90,20 @@ fn tune(bench: &Bench, entry: &Entry, worker: &mut Worker, queries: &crate::data
     Ok(curve)
 }
 
-fn speeds(bench: &Bench, contenders: &[Contender]) -> Table {
-    let title = format!("Queries per second on one thread at recall@10, {} vectors", bench.data.n);
+/// What curves over so many vectors say.
+pub(crate) fn tables(n: usize, curves: &[Curve]) -> Vec<Table> {
+    vec![speeds(n, curves), asked(n, curves)]
+}
+
+fn speeds(n: usize, curves: &[Curve]) -> Table {
+    let title = format!("Queries per second on one thread at recall@10, {n} vectors");
     let head = ["engine", "image 0.90", "image 0.95", "image 0.99", "text 0.90", "text 0.95", "text 0.99"];
     let mut table = Table::new(&title, &head);
-    let cells = |c: &Contender| c.curves.iter().flat_map(|curve| TARGETS.map(|t| curve.speed(t))).collect::<Vec<_>>();
-    for c in contenders {
-        let spreads = c.curves.iter().flat_map(|curve| TARGETS.map(|t| curve.spread(t)));
-        let text = cells(c)
+    let engines: Vec<&[Curve]> = curves.chunk_by(|a, b| a.engine == b.engine).collect();
+    let cells = |of: &[Curve]| of.iter().flat_map(|curve| TARGETS.map(|t| curve.speed(t))).collect::<Vec<_>>();
+    for of in &engines {
+        let spreads = of.iter().flat_map(|curve| TARGETS.map(|t| curve.spread(t)));
+        let text = cells(of)
             .iter()
             .zip(spreads)
             .map(|(cell, spread)| match spread {
@@ -110,12 +111,12 @@ fn speeds(bench: &Bench, contenders: &[Contender]) -> Table {
                 None => cell.to_string(),
             })
             .collect::<Vec<_>>();
-        table.row(std::iter::once(c.entry.name.to_owned()).chain(text));
+        table.row(std::iter::once(of[0].engine.clone()).chain(text));
     }
-    let (ours, peers): (Vec<_>, Vec<_>) = contenders.iter().partition(|c| c.entry.store == "tintype-index");
+    let (ours, peers): (Vec<&[Curve]>, Vec<&[Curve]>) = engines.iter().copied().partition(|of| of[0].engine == OURS);
     if let Some(ours) = ours.first() {
         let ratios = cells(ours).into_iter().enumerate().map(|(at, ours)| {
-            let best = peers.iter().filter_map(|peer| Some((cells(peer)[at].qps()?, peer.entry.name)));
+            let best = peers.iter().filter_map(|peer| Some((cells(peer).get(at)?.qps()?, peer[0].engine.as_str())));
             match (ours.qps(), best.max_by(|a, b| a.0.total_cmp(&b.0))) {
                 (Some(ours), Some((best, name))) => format!("{:.2} × {name}", ours / best),
                 (Some(_), None) => "no peer reaches it".into(),
@@ -129,10 +130,10 @@ fn speeds(bench: &Bench, contenders: &[Contender]) -> Table {
 }
 
 /// What comes of asking tintype-index for a recall by name.
-fn asked(bench: &Bench, contenders: &[Contender]) -> Table {
-    let title = format!("tintype-index asked for a recall instead of a width, {} vectors", bench.data.n);
+fn asked(n: usize, curves: &[Curve]) -> Table {
+    let title = format!("tintype-index asked for a recall instead of a width, {n} vectors");
     let mut table = Table::new(&title, &["queries", "asked", "recall@10", "queries per second"]);
-    for curve in contenders.iter().filter(|c| c.entry.store == "tintype-index").flat_map(|c| &c.curves) {
+    for curve in curves.iter().filter(|c| c.engine == OURS) {
         for point in &curve.points {
             if let Some(asked) = point.knob.recall {
                 let cells = [
