@@ -4,8 +4,10 @@
 //! nothing about arithmetic: what it cannot express in the normal form, it refuses by key. The alternative, one tower per
 //! family, computes some checkpoints with the wrong activation or pooling and says nothing.
 
+mod aimv2;
 mod align;
 mod dialects;
+mod harmless;
 mod hugging_face;
 mod hugging_face_names;
 mod json;

@@ -9,6 +9,7 @@ mod entities;
 #[cfg(test)]
 mod kinds;
 mod pairs;
+mod words;
 
 use std::path::{Path, PathBuf};
 
@@ -53,11 +54,21 @@ pub(crate) enum TokenizerKind {
     /// The directory's `tokenizer.json`, as it stands.
     File {
         clean: Clean,
-        /// Separators become zeros: a quirk of models whose training did so.
-        strip_separator: bool,
+        marks: Marks,
         /// The towers see the padding, so it must be the original's.
         pad_to_context: bool,
     },
+}
+
+/// Which special tokens stand around a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Marks {
+    /// Those of the file.
+    Own,
+    /// The same, but separators become zeros: a quirk of models whose training did so.
+    Stripped,
+    /// A start and an end, and the class in the last place of the context.
+    ClassLast,
 }
 
 /// How to build a tokenizer.
@@ -78,9 +89,15 @@ pub(crate) struct Tokenizer {
     context: usize,
     clean: Clean,
     pad: u32,
-    /// Replaced by zero.
-    stripped: Option<u32>,
+    ends: Ends,
     inner: Inner,
+}
+
+/// [`Marks`] with their ids.
+enum Ends {
+    Own,
+    Stripped(u32),
+    ClassLast { start: u32, end: u32, class: u32 },
 }
 
 enum Inner {
@@ -95,7 +112,7 @@ impl Tokenizer {
         let (clean, inner) = match config.kind {
             TokenizerKind::Clip { clean } => (clean, Inner::Clip(Box::new(ClipTokenizer::embedded()?))),
             TokenizerKind::ClipFiles { clean } => (clean, Inner::Clip(Box::new(ClipTokenizer::from_dir(&config.dir)?))),
-            TokenizerKind::File { clean, strip_separator, pad_to_context } => {
+            TokenizerKind::File { clean, marks, pad_to_context } => {
                 let file = Specials::read(&config.dir)?;
                 let mut tokenizer = read_file(&config.dir)?;
                 let path = config.dir.join("tokenizer.json");
@@ -104,33 +121,49 @@ impl Tokenizer {
                     let (key, value) = ("padding_side".to_owned(), "\"left\"".to_owned());
                     return Err(Error::UnsupportedModel { path: config.dir.join(Specials::FILE), key, value });
                 }
-                let stripped = if strip_separator {
-                    let name = file.separator.as_deref().unwrap_or("[SEP]");
+                let id = |named: &Option<String>, what: &str, default: &str| {
+                    let name = named.as_deref().unwrap_or(default);
                     let id = tokenizer.token_to_id(name);
-                    Some(id.ok_or_else(|| bad(&path, format!("the separator {name} has no id")))?)
-                } else {
-                    None
+                    id.ok_or_else(|| bad(&path, format!("the {what} {name} has no id")))
+                };
+                let ends = match marks {
+                    Marks::Own => Ends::Own,
+                    Marks::Stripped => Ends::Stripped(id(&file.separator, "separator", "[SEP]")?),
+                    Marks::ClassLast => Ends::ClassLast {
+                        start: id(&file.start, "bos_token", "[BOS]")?,
+                        end: id(&file.end, "eos_token", "[EOS]")?,
+                        class: id(&file.class, "cls_token", "[CLS]")?,
+                    },
                 };
                 let truncation = TruncationParams { max_length: context, ..TruncationParams::default() };
                 let cut = tokenizer.with_truncation(Some(truncation)).map(drop);
                 cut.map_err(|e| bad(&path, format!("cannot be cut to {context} tokens: {e}")))?;
                 tokenizer.with_padding(None);
-                return Ok(Self { context, clean, pad, stripped, inner: Inner::File(Box::new(tokenizer)) });
+                return Ok(Self { context, clean, pad, ends, inner: Inner::File(Box::new(tokenizer)) });
             }
         };
-        Ok(Self { context, clean, pad: 0, stripped: None, inner })
+        Ok(Self { context, clean, pad: 0, ends: Ends::Own, inner })
     }
 
     /// Ids of a text, cut or padded to the context.
     pub(crate) fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let text = clean::clean(text, self.clean);
+        let marked = !matches!(self.ends, Ends::ClassLast { .. });
         let ids = match &self.inner {
             Inner::Clip(tokenizer) => tokenizer.encode(&text, self.context),
-            Inner::File(tokenizer) => tokenizer.encode_fast(text, true).map(|encoding| encoding.get_ids().to_vec()),
+            Inner::File(tokenizer) => tokenizer.encode_fast(text, marked).map(|encoding| encoding.get_ids().to_vec()),
         };
         let mut ids = ids.map_err(Error::Tensor)?;
-        if let Some(stripped) = self.stripped {
-            ids.iter_mut().filter(|id| **id == stripped).for_each(|id| *id = 0);
+        match self.ends {
+            Ends::Own => {}
+            Ends::Stripped(separator) => ids.iter_mut().filter(|id| **id == separator).for_each(|id| *id = 0),
+            Ends::ClassLast { start, end, class } => {
+                ids.truncate(self.context.saturating_sub(3));
+                ids.insert(0, start);
+                ids.push(end);
+                ids.resize(self.context.saturating_sub(1), self.pad);
+                ids.push(class);
+            }
         }
         ids.resize(self.context, self.pad);
         Ok(ids)
@@ -141,12 +174,25 @@ fn bad(path: &Path, reason: impl Into<String>) -> Error {
     Error::BadModel { path: path.to_path_buf(), reason: reason.into() }
 }
 
-/// The directory's `tokenizer.json`, or the tokenizer that the original makes of `vocab.json` and `merges.txt`.
+/// SentencePiece's own files, in which older directories keep their vocabulary.
+const SENTENCE_PIECES: [&str; 3] = ["spiece.model", "sentencepiece.bpe.model", "tokenizer.model"];
+
+/// The directory's `tokenizer.json`, or the tokenizer that the original makes of `vocab.txt`, or of `vocab.json` and `merges.txt`.
 fn read_file(dir: &Path) -> Result<FileTokenizer> {
     let path = dir.join("tokenizer.json");
     if path.is_file() {
         let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
         return FileTokenizer::from_bytes(bytes).map_err(|e| bad(&path, format!("no tokenizer: {e}")));
+    }
+    if dir.join(words::FILE).is_file() {
+        return words::read(dir);
+    }
+    if !dir.join("vocab.json").is_file()
+        && let Some(pieces) = SENTENCE_PIECES.iter().map(|name| dir.join(name)).find(|path| path.is_file())
+    {
+        let reason = "a vocabulary of SentencePiece's, which is not read; put the tokenizer.json beside it that transformers \
+                      makes of it";
+        return Err(bad(&pieces, reason));
     }
     let (path, vocabulary, merges) = clip::read_vocabulary(dir)?;
     from_vocabulary(vocabulary, merges).map_err(|e| bad(&path, format!("no byte-pair vocabulary: {e}")))
@@ -180,11 +226,20 @@ fn from_vocabulary(
     Ok(tokenizer)
 }
 
+/// A token of a configuration: its text, or an object with it.
+fn name(config: &Value, key: &str) -> Option<String> {
+    let token = config.get(key)?;
+    token.as_str().or_else(|| token.get("content")?.as_str()).map(str::to_owned)
+}
+
 /// What `tokenizer_config.json` adds to a `tokenizer.json`.
 #[derive(Default)]
 struct Specials {
     padding: Option<String>,
     separator: Option<String>,
+    start: Option<String>,
+    end: Option<String>,
+    class: Option<String>,
     side: Option<String>,
 }
 
@@ -200,13 +255,12 @@ impl Specials {
             }
             let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
             let value: Value = serde_json::from_slice(&bytes).map_err(|e| bad(&path, format!("no valid JSON: {e}")))?;
-            // A token is its text, or an object with it.
-            let text = |key: &str| {
-                let token = value.get(key)?;
-                token.as_str().or_else(|| token.get("content")?.as_str()).map(str::to_owned)
-            };
+            let text = |key: &str| name(&value, key);
             specials.padding = specials.padding.or_else(|| text("pad_token"));
             specials.separator = specials.separator.or_else(|| text("sep_token"));
+            specials.start = specials.start.or_else(|| text("bos_token"));
+            specials.end = specials.end.or_else(|| text("eos_token"));
+            specials.class = specials.class.or_else(|| text("cls_token"));
             specials.side = specials.side.or_else(|| text("padding_side"));
         }
         Ok(specials)

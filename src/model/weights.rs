@@ -22,6 +22,8 @@ pub(crate) enum Origin {
     Same(String),
     /// A matrix stored `(in, out)`.
     Transposed(String),
+    /// The same numbers in the same order, with the rows of a square and their places as two dimensions.
+    Square(String),
     /// Three tensors, one below the other; zeros where there is none.
     Stacked([Option<String>; 3]),
     /// One of several equal parts of a tensor, one below the other.
@@ -45,7 +47,9 @@ pub(crate) enum Origin {
 impl Origin {
     fn names(&self) -> impl Iterator<Item = &String> {
         let (one, other, several) = match self {
-            Origin::Same(name) | Origin::Transposed(name) | Origin::Part { name, .. } => (Some(name), None, None),
+            Origin::Same(name) | Origin::Transposed(name) | Origin::Square(name) | Origin::Part { name, .. } => {
+                (Some(name), None, None)
+            }
             Origin::Gated { name, gate } => (Some(name), Some(gate), None),
             Origin::Stacked(names) => (None, None, Some(names.iter().flatten())),
         };
@@ -60,6 +64,10 @@ impl Origin {
             Origin::Gated { gate, .. } if gate == name => shape.clear(),
             Origin::Gated { .. } => {}
             Origin::Transposed(_) => shape.reverse(),
+            Origin::Square(_) => {
+                shape[0] = shape[0].isqrt();
+                shape.insert(0, shape[0]);
+            }
             Origin::Stacked(_) => shape[0] /= 3,
             Origin::Part { count, .. } => shape[0] *= count,
         }
@@ -140,7 +148,7 @@ impl Weights {
     pub(crate) fn get(&self, name: &str) -> Result<(Vec<f32>, Vec<usize>)> {
         let (origin, shape) = self.find(name)?;
         let data = match origin {
-            Origin::Same(source) => self.checkpoint.read(source)?,
+            Origin::Same(source) | Origin::Square(source) => self.checkpoint.read(source)?,
             Origin::Transposed(source) => transpose(&self.checkpoint.read(source)?, shape[1], shape[0]),
             Origin::Stacked(sources) => {
                 let mut data = Vec::with_capacity(shape.iter().product());

@@ -4,6 +4,7 @@
 //! dialect are names that no other has, and a name that is not understood stays what it is, so that it ends as a tensor that is
 //! left over. The configuration beside the file says what the towers are; no dialect says so.
 
+use crate::Result;
 use crate::model::weights::Checkpoint;
 
 /// A way to name tensors.
@@ -24,11 +25,15 @@ enum Dialect {
 }
 
 /// The checkpoint under open_clip's names.
-pub(super) fn translate(checkpoint: Checkpoint) -> Checkpoint {
-    match dialect(&checkpoint) {
+pub(super) fn translate(checkpoint: Checkpoint) -> Result<Checkpoint> {
+    if checkpoint.names().any(|name| name.starts_with("text_encoder.transformer.0.token_mixer.")) {
+        let reason = "a text tower with convolutions (MobileCLIP-S0 of the first generation) is not supported; MobileCLIP2-S0 is";
+        return Err(checkpoint.bad(reason.to_owned()));
+    }
+    Ok(match dialect(&checkpoint) {
         Some(dialect) => checkpoint.renamed(|name| dialect.translate(name)),
         None => checkpoint,
-    }
+    })
 }
 
 const APPLE: &str = "image_encoder.model.";

@@ -1,8 +1,8 @@
 //! Hugging Face directories: `config.json`, `preprocessor_config.json`, weights whole or in shards.
 //!
 //! Saved configurations leave out what equals the class's default, so the defaults of each `model_type` are built in. Keys that
-//! the original's code never reads cannot change a vector, and the files are full of them (generation settings, labels); they
-//! are passed over, unlike in the other dialect, whose code refuses them itself.
+//! the original's code never reads cannot change a vector, and the files are full of them (generation settings, labels);
+//! [`harmless`] lists those that are known, and any other is refused.
 
 use std::path::{Path, PathBuf};
 
@@ -11,13 +11,13 @@ use serde_json::{Map, Value};
 use super::hugging_face_names::Names;
 use super::json::{self, Object, bad};
 use super::processor::{self, read_preprocess};
-use super::{Checks, Import, align, check_transformer, probabilistic};
+use super::{Checks, Import, align, check_transformer, harmless, probabilistic};
 use crate::image::{Preprocess, ResizeMode};
 use crate::model::config::{
     Activation, AttentionPool, BlocksConfig, ImageConfig, ImagePool, ModelConfig, NormOrder, Padding, Place, Pool,
     Pooler, Projection, ReaderConfig, Stem, TextConfig, TextKind, TextPool, TransformerConfig, VisionConfig, VitConfig,
 };
-use crate::model::tokenizer::{Clean, TokenizerConfig, TokenizerKind};
+use crate::model::tokenizer::{Clean, Marks, TokenizerConfig, TokenizerKind};
 use crate::model::weights::{Checkpoint, Weights};
 use crate::{Error, Result};
 
@@ -67,8 +67,12 @@ pub(super) fn import(dir: &Path, checks: Checks) -> Result<Import> {
         None if root.get("embed_dim").is_some() => return probabilistic::import(dir, &root, checks),
         None => return Err(bad(&path, "the key model_type is missing; expected a model directory of the kind clip")),
     };
-    // Code or number formats of their own.
-    root.refuse(&["auto_map", "quantization_config"])?;
+    // Code or number formats of their own. The code that AIMv2 was published with computes what transformers' does.
+    match kind {
+        Kind::Aimv2 => root.harmless(&["auto_map"]),
+        _ => root.refuse(&["auto_map"])?,
+    }
+    root.refuse(&["quantization_config"])?;
     let dim = match kind {
         Kind::Clip | Kind::MetaClip | Kind::ClipSeg | Kind::ChineseClip | Kind::Aimv2 => {
             root.count("projection_dim")?.unwrap_or(512)
@@ -80,8 +84,14 @@ pub(super) fn import(dir: &Path, checks: Checks) -> Result<Import> {
             with_tower(&root, "vision_config", kind, |cfg, _| Ok(cfg.count("hidden_size")?.unwrap_or(768)))?
         }
     };
-    let mut image = with_tower(&root, "vision_config", kind, read_vision)?;
-    let text = with_tower(&root, "text_config", kind, read_text)?;
+    let mut image = with_tower(&root, "vision_config", kind, |cfg, kind| {
+        read_vision(cfg, kind).and_then(|image| all_of(cfg, harmless::vision(kind), image))
+    })?;
+    let text = with_tower(&root, "text_config", kind, |cfg, kind| {
+        read_text(cfg, kind).and_then(|text| all_of(cfg, harmless::text(kind), text))
+    })?;
+    root.harmless(&["vision_config", "text_config"]);
+    all_of(&root, harmless::root(kind), ())?;
     if let ImageConfig::Trunk(trunk) = &image
         && trunk.features() != dim
     {
@@ -103,7 +113,7 @@ pub(super) fn import(dir: &Path, checks: Checks) -> Result<Import> {
     };
     let pad_to_context = kind.is_siglip();
     let clean = if pad_to_context { siglip_clean(dir, checks)? } else { Clean::None };
-    let tokenizer_kind = TokenizerKind::File { clean, strip_separator: false, pad_to_context };
+    let tokenizer_kind = TokenizerKind::File { clean, marks: Marks::Own, pad_to_context };
     let (context, vocabulary) = text.sizes();
     let tokenizer = TokenizerConfig { dir: dir.to_path_buf(), context, vocabulary, kind: tokenizer_kind };
     let config = ModelConfig { dim, image, text, preprocess };
@@ -161,9 +171,11 @@ fn siglip_clean(dir: &Path, checks: Checks) -> Result<Clean> {
     let value = if path.is_file() { json::read(&path)? } else { Value::Object(Map::new()) };
     let cfg = Object::root(&path, &value, checks)?;
     match cfg.text("tokenizer_class")? {
-        // This class pads at the left unless it is told where.
-        Some(class) if class.starts_with("Siglip2") && cfg.get("padding_side").is_none() => {
-            Err(cfg.unsupported("tokenizer_class"))
+        // The tower looks at the last place, and what stands there must not be guessed.
+        Some(class)
+            if (class.starts_with("Gemma") || class.starts_with("Siglip2")) && cfg.get("padding_side").is_none() =>
+        {
+            Err(bad(&path, format!("padding_side is missing, and without it a {class} fills texts up at the left")))
         }
         Some(class) if class.starts_with("Gemma") || class.starts_with("Siglip2") => Ok(Clean::LowerOnly),
         Some(class) if class.starts_with("Siglip") => Ok(Clean::Letters),
@@ -184,6 +196,16 @@ fn with_tower<T>(root: &Object, key: &str, kind: Kind, read: impl Fn(&Object, Ki
             read(&empty.required(name)?, kind)
         }
     }
+}
+
+/// What was read of an object, unless there is more that could change a vector.
+fn all_of<T>(cfg: &Object, harmless: &[&str], found: T) -> Result<T> {
+    cfg.harmless(harmless);
+    cfg.harmless(harmless::ANY);
+    let unused = harmless::UNUSED.iter().copied().filter(|key| !harmless.contains(key));
+    cfg.refuse(&unused.collect::<Vec<&str>>())?;
+    cfg.require_no_more()?;
+    Ok(found)
 }
 
 /// Class defaults of a tower's blocks.
@@ -289,7 +311,10 @@ fn read_vision(cfg: &Object, kind: Kind) -> Result<ImageConfig> {
             vit.projection = Projection::Biased;
         }
         Kind::Aimv2 => {
-            cfg.refuse(&["is_native", "qkv_bias", "mlp_bias"])?;
+            cfg.refuse(&["is_native", "qkv_bias", "mlp_bias", "use_bias", "is_causal"])?;
+            if cfg.count("num_queries")?.is_some_and(|n| n != 1) {
+                return Err(cfg.unsupported("num_queries"));
+            }
             if cfg.flag("use_head")? == Some(false) {
                 return Err(cfg.unsupported("use_head"));
             }
@@ -331,16 +356,23 @@ fn read_text(cfg: &Object, kind: Kind) -> Result<TextKind> {
         },
         Err(_) => return Err(cfg.unsupported("eos_token_id")),
     };
+    let context = match kind {
+        Kind::Aimv2 if cfg.get("max_context_length").is_some() => cfg.count("max_context_length")?,
+        _ => cfg.count("max_position_embeddings")?,
+    };
     let plain = TextConfig {
         transformer,
-        context: cfg.count("max_position_embeddings")?.unwrap_or(if siglip { 64 } else { 77 }),
+        context: context.unwrap_or(if siglip { 64 } else { 77 }),
         vocabulary: cfg.count("vocab_size")?.unwrap_or(if siglip { 32_000 } else { 49_408 }),
         causal: !siglip,
         pool,
         projection: if siglip { Projection::Biased } else { Projection::Matrix },
     };
     if kind == Kind::Aimv2 {
-        cfg.refuse(&["qkv_bias", "mlp_bias"])?;
+        cfg.refuse(&["qkv_bias", "mlp_bias", "use_bias"])?;
+        if cfg.flag("is_causal")? == Some(false) {
+            return Err(cfg.unsupported("is_causal"));
+        }
         let mut reader = ReaderConfig::plain(&plain);
         modern(&mut reader.blocks);
         return Ok(TextKind::Reader(reader));
@@ -368,7 +400,6 @@ fn read_bert(cfg: &Object, kind: Kind) -> Result<ReaderConfig> {
     let rows = cfg.count("max_position_embeddings")?.unwrap_or(rows);
     // RoBERTa begins to count behind the row of the padding.
     let first = if kind == Kind::AltClip { pad as usize + 1 } else { 0 };
-    let width = transformer.width;
     let mut reader = ReaderConfig {
         blocks: BlocksConfig { order: NormOrder::After, ..BlocksConfig::plain(&transformer) },
         context: rows.saturating_sub(first).max(1),
@@ -395,7 +426,6 @@ fn read_bert(cfg: &Object, kind: Kind) -> Result<ReaderConfig> {
             reader.pooler = Some(Pooler { width: cfg.count("project_dim")?.unwrap_or(768), tanh: false });
         }
         Kind::Blip | Kind::Align => reader.projection = Projection::Biased,
-        _ if width == 0 => return Err(cfg.unsupported("hidden_size")),
         _ => {}
     }
     Ok(reader)

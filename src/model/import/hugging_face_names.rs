@@ -1,5 +1,6 @@
 //! Where the normal form's tensors stand in Hugging Face's checkpoints.
 
+use super::aimv2;
 use super::hugging_face::Kind;
 use super::text_models::bert_part;
 use crate::model::weights::{Checkpoint, Origin};
@@ -11,6 +12,8 @@ pub(super) struct Names {
     layers: &'static str,
     /// The same of the image tower's.
     image_layers: &'static str,
+    /// Who named AIMv2's tensors.
+    naming: aimv2::Naming,
 }
 
 impl Names {
@@ -18,7 +21,7 @@ impl Names {
         let plural = checkpoint.names().any(|name| name.contains("roberta.encoder.layers."));
         let singular = checkpoint.names().any(|name| name.starts_with("vision_model.encoder.layer."));
         let name = |plural: bool| if plural { "layers" } else { "layer" };
-        Self { kind, layers: name(plural), image_layers: name(!singular) }
+        Self { kind, layers: name(plural), image_layers: name(!singular), naming: aimv2::Naming::of(checkpoint) }
     }
 
     /// Where the tensor `name` stands.
@@ -26,7 +29,7 @@ impl Names {
         let (tower, rest) = name.split_once('.').unwrap_or((name, ""));
         match (self.kind, tower) {
             (Kind::Siglip | Kind::Naflex, "image") if rest.starts_with("pool.") => siglip_pool(&rest[5..]),
-            (Kind::Aimv2, _) => aimv2(tower == "image", rest),
+            (Kind::Aimv2, _) => self.naming.origin(tower == "image", rest),
             (Kind::Blip, "image") => blip(rest),
             (Kind::Align, "image") => Origin::Same(rest.replacen("trunk.", "vision_model.", 1)),
             (Kind::ChineseClip | Kind::AltClip | Kind::Blip | Kind::Align, "text") => self.bert(rest),
@@ -68,6 +71,7 @@ impl Names {
                     || name == "temperature"
                     || name.ends_with(".num_batches_tracked")
             }
+            Kind::Aimv2 => name == "log_logit_scale",
             Kind::ClipSeg => name.starts_with("decoder.") || name == "clip.logit_scale",
             _ => false,
         };
@@ -80,6 +84,7 @@ fn mapped(origin: Origin, with: impl Fn(String) -> String) -> Origin {
     match origin {
         Origin::Same(name) => Origin::Same(with(name)),
         Origin::Transposed(name) => Origin::Transposed(with(name)),
+        Origin::Square(name) => Origin::Square(with(name)),
         Origin::Stacked(names) => Origin::Stacked(names.map(|name| name.map(&with))),
         Origin::Part { name, index, count } => Origin::Part { name: with(name), index, count },
         Origin::Gated { name, gate } => Origin::Gated { name: with(name), gate: with(gate) },
@@ -87,12 +92,12 @@ fn mapped(origin: Origin, with: impl Fn(String) -> String) -> Origin {
 }
 
 /// The three attention maps of a block, one below the other.
-fn stacked(name: impl Fn(&str) -> String) -> Origin {
+pub(super) fn stacked(name: impl Fn(&str) -> String) -> Origin {
     Origin::Stacked(["q", "k", "v"].map(|p| Some(name(p))))
 }
 
 /// CLIP's modules, which most of the others took over.
-fn clip(image: bool, rest: &str) -> Origin {
+pub(super) fn clip(image: bool, rest: &str) -> Origin {
     let model = if image { "vision_model" } else { "text_model" };
     let embeddings = |rest: &str| Origin::Same(format!("{model}.embeddings.{rest}"));
     match rest {
@@ -154,38 +159,6 @@ fn blip(rest: &str) -> Origin {
                 Origin::Same(format!("vision_model.{}.self_attn.{part}", block.replace("blocks.", "encoder.layers.")))
             }
             None => clip(true, rest),
-        },
-    }
-}
-
-fn aimv2(image: bool, rest: &str) -> Origin {
-    let model = if image { "vision_model" } else { "text_model" };
-    let same = |rest: &str| Origin::Same(format!("{model}.{rest}"));
-    match rest {
-        "patch.weight" => same("embeddings.patch_embed.weight"),
-        "patch.bias" => same("embeddings.patch_embed.bias"),
-        "norm_patch.weight" => same("embeddings.rms_norm.weight"),
-        "norm_post.weight" => same("rms_norm.weight"),
-        "token" | "position" | "projection.weight" => clip(image, rest),
-        _ => match rest.strip_prefix("pool.") {
-            Some(part) => {
-                let part = part.replace("query", "cls_token").replace("out.", "output_proj.");
-                same(&format!("head.{}", part.replace("k.", "k_proj.").replace("v.", "v_proj.")))
-            }
-            None => {
-                let rest = rest
-                    .replace("blocks.", "encoder.layers.")
-                    .replace("norm_1", "rms_norm1")
-                    .replace("norm_2", "rms_norm2")
-                    .replace("attention.out", "attention.out_proj")
-                    .replace("mlp.gate", "ffn.gate_proj")
-                    .replace("mlp.up", "ffn.up_proj")
-                    .replace("mlp.down", "ffn.down_proj");
-                match rest.split_once("attention.qkv.") {
-                    None => same(&rest),
-                    Some((block, part)) => stacked(|p| format!("{model}.{block}attention.{p}_proj.{part}")),
-                }
-            }
         },
     }
 }

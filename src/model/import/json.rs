@@ -150,6 +150,8 @@ impl<'a> Object<'a> {
             match self.get(key) {
                 None | Some(Value::Bool(false)) => {}
                 Some(value) if value.as_f64() == Some(0.0) || value.as_str() == Some("") => {}
+                Some(Value::Object(map)) if map.is_empty() => {}
+                Some(Value::Array(list)) if list.is_empty() => {}
                 Some(_) => return Err(self.unsupported(key)),
             }
         }

@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use super::json::{self, Object, bad};
 use super::{CLIP_MEAN, CLIP_STD, Checks, Import, check_transformer};
 use super::{dialects, names, resnet, text_models, timm};
-use crate::image::{Interpolation, Preprocess, ResizeMode};
+use crate::image::{Interpolation, Preprocess, ResizeMode, patches};
 use crate::model::config::{
     Activation, AttentionPool, ImageConfig, ImagePool, ModelConfig, Padding, Place, Pool, Projection, ReaderConfig,
-    TextConfig, TextKind, TextPool, TransformerConfig, VisionConfig, VitConfig,
+    Stem, TextConfig, TextKind, TextPool, TransformerConfig, VisionConfig, VitConfig,
 };
-use crate::model::tokenizer::{Clean, TokenizerConfig, TokenizerKind};
+use crate::model::tokenizer::{Clean, Marks, TokenizerConfig, TokenizerKind};
 use crate::model::weights::{Checkpoint, Weights};
 use crate::{Error, Result};
 
@@ -49,7 +49,7 @@ pub(super) fn import(path: &Path, weights: Option<&Path>, checks: Checks) -> Res
     let root = Object::root(path, &value, checks)?;
     let model = root.required("model_cfg")?;
     let weights = weights.map_or_else(|| weight_file(dir), |file| Ok(file.to_path_buf()))?;
-    let checkpoint = dialects::translate(Checkpoint::open(&[weights])?);
+    let checkpoint = dialects::translate(Checkpoint::open(&[weights])?)?;
     let (config, tokenizer) = read_model(&model, dir, root.object("preprocess_cfg")?, &checkpoint)?;
     model.finish()?;
 
@@ -92,7 +92,7 @@ fn read_model(
     model.harmless(&["multimodal_cfg"]);
 
     let vision_cfg = model.required("vision_cfg")?;
-    let image = if vision_cfg.text("timm_model_name")?.is_some_and(|name| !name.is_empty()) {
+    let mut image = if vision_cfg.text("timm_model_name")?.is_some_and(|name| !name.is_empty()) {
         timm::read_vision(&vision_cfg, checkpoint, dim)?
     } else if vision_cfg.get("layers").is_some_and(serde_json::Value::is_array) {
         resnet::read_vision(&vision_cfg, dim)?
@@ -117,7 +117,7 @@ fn read_model(
     if projection == Projection::None && width != dim {
         return Err(text_cfg_mismatch(model, width, dim));
     }
-    let preprocess = read_preprocess(preprocess, image.size())?;
+    let preprocess = read_preprocess(preprocess, &mut image)?;
     let (context, vocabulary) = text.sizes();
     let tokenizer = TokenizerConfig { dir: dir.to_path_buf(), context, vocabulary, kind };
     Ok((ModelConfig { dim, image, text, preprocess }, tokenizer))
@@ -213,7 +213,7 @@ fn gated_layers(cfg: &Object) -> Result<usize> {
 }
 
 fn read_text(cfg: &Object, quick_gelu: bool) -> Result<TextKind> {
-    cfg.refuse(&["final_ln_after_pool", "tokenizer_mode", "correct_cls_mask"])?;
+    cfg.refuse(&["final_ln_after_pool", "correct_cls_mask"])?;
     refuse_block_variants(cfg)?;
     cfg.harmless(&["hf_model_pretrained", "hf_proj_type", "hf_pooler_type", "output_tokens"]);
     let pad = cfg.id("pad_id")?.unwrap_or(0);
@@ -270,7 +270,11 @@ fn read_text(cfg: &Object, quick_gelu: bool) -> Result<TextKind> {
 fn tokenizer_kind(cfg: &Object, vocabulary: usize) -> Result<TokenizerKind> {
     let named = cfg.text("hf_tokenizer_name")?.is_some_and(|name| !name.is_empty());
     let mut clean = if named { Clean::Whitespace } else { Clean::Lower };
-    let mut strip_separator = false;
+    let mut marks = match cfg.text("tokenizer_mode")? {
+        None | Some("") => Marks::Own,
+        Some("clips") if named => Marks::ClassLast,
+        Some(_) => return Err(cfg.unsupported("tokenizer_mode")),
+    };
     if let Some(kwargs) = cfg.object("tokenizer_kwargs")? {
         clean = match kwargs.text("clean")? {
             None => clean,
@@ -279,13 +283,14 @@ fn tokenizer_kind(cfg: &Object, vocabulary: usize) -> Result<TokenizerKind> {
             Some("canonicalize") => Clean::Canonical,
             Some(_) => return Err(kwargs.unsupported("clean")),
         };
-        if named {
-            strip_separator = kwargs.flag("strip_sep_token")?.unwrap_or(false);
+        // Texts that get their marks from the other mode have no separator.
+        if named && kwargs.flag("strip_sep_token")?.unwrap_or(false) && marks == Marks::Own {
+            marks = Marks::Stripped;
         }
         kwargs.finish()?;
     }
     Ok(if named {
-        TokenizerKind::File { clean, strip_separator, pad_to_context: true }
+        TokenizerKind::File { clean, marks, pad_to_context: true }
     } else if vocabulary == CLIP_VOCABULARY {
         TokenizerKind::Clip { clean }
     } else {
@@ -332,7 +337,8 @@ pub(super) fn norm_eps(cfg: &Object) -> Result<f64> {
 }
 
 /// Unknown keys are none of the transform's, and published configurations hold some (a repository name, for one).
-fn read_preprocess(cfg: Option<Object>, size: (usize, usize)) -> Result<Preprocess> {
+fn read_preprocess(cfg: Option<Object>, image: &mut ImageConfig) -> Result<Preprocess> {
+    let size = image.size();
     let mut preprocess = Preprocess {
         size,
         mean: CLIP_MEAN,
@@ -342,7 +348,7 @@ fn read_preprocess(cfg: Option<Object>, size: (usize, usize)) -> Result<Preproce
         fill: 0,
         rgb_first: false,
     };
-    let Some(cfg) = cfg else { return Ok(preprocess) };
+    let Some(cfg) = cfg else { return Ok(keep_shape(preprocess, image)) };
     if !matches!(cfg.text("mode")?, None | Some("RGB")) {
         return Err(cfg.unsupported("mode"));
     }
@@ -363,9 +369,35 @@ fn read_preprocess(cfg: Option<Object>, size: (usize, usize)) -> Result<Preproce
         let fits = fill.fract() == 0.0 && (0.0..=255.0).contains(&fill);
         preprocess.fill = if fits { fill as u8 } else { return Err(cfg.unsupported("fill_color")) };
     }
-    // The towers take pictures of `image_size` whatever `size` says, and so does open_clip.
+    // open_clip takes `image_size` whatever `size` says, so that two sizes are a file that was put together wrongly.
+    if let Some(found) = cfg.pair("size")?
+        && found != size
+        && cfg.checks() == Checks::Strict
+    {
+        let reason = format!(
+            "{} makes pictures of {} × {}, but the model takes {} × {}",
+            cfg.dotted("size"),
+            found.1,
+            found.0,
+            size.1,
+            size.0
+        );
+        return Err(bad(&cfg.file(), reason));
+    }
     if size.0 != size.1 && preprocess.resize_mode == ResizeMode::Shortest {
         preprocess.interpolation = Interpolation::Bicubic;
     }
-    Ok(preprocess)
+    Ok(keep_shape(preprocess, image))
+}
+
+/// For a tower that takes pictures of any shape, they are resized to its number of patches, not to a square.
+fn keep_shape(mut preprocess: Preprocess, image: &mut ImageConfig) -> Preprocess {
+    if let ImageConfig::Vit(vit) = image
+        && let Stem::Loose { edge, most, .. } = vit.stem
+    {
+        vit.image = patches::carrier(edge, most);
+        (preprocess.size, preprocess.rgb_first) = (vit.image, true);
+        preprocess.resize_mode = ResizeMode::Patches { edge, most };
+    }
+    preprocess
 }

@@ -17,7 +17,7 @@ use crate::model::config::{
     TransformerConfig, VitConfig,
 };
 use crate::model::spread;
-use crate::model::tokenizer::{Clean, TokenizerConfig, TokenizerKind};
+use crate::model::tokenizer::{Clean, Marks, TokenizerConfig, TokenizerKind};
 use crate::model::weights::{Checkpoint, Weights};
 
 /// The file with its vocabulary, which such directories come without.
@@ -55,7 +55,7 @@ pub(super) fn import(dir: &Path, root: &Object, checks: Checks) -> Result<Import
         false => processor::clip_at(image.size()),
     };
     let (context, vocabulary) = text.sizes();
-    let kind = TokenizerKind::File { clean, strip_separator: false, pad_to_context: true };
+    let kind = TokenizerKind::File { clean, marks: Marks::Own, pad_to_context: true };
     let tokenizer = TokenizerConfig { dir: dir.to_path_buf(), context, vocabulary, kind };
     let config = ModelConfig { dim: dim + spread::EXTRA, image, text, preprocess };
     let checkpoint = Checkpoint::open(&hugging_face::weight_files(dir)?)?;

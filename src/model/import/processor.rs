@@ -11,29 +11,49 @@ use crate::image::{Interpolation, Preprocess, ResizeMode, patches};
 
 /// Defaults of a processor's class.
 pub(super) struct Processor {
-    /// What names of its class begin with.
+    /// What its class is called, before "ImageProcessor" and the like.
     pub(super) kinds: &'static [&'static str],
     mean: [f32; 3],
     std: [f32; 3],
     /// Resized by the shortest edge and cropped, or both edges to size.
     crops: bool,
     edge: usize,
+    /// Keys of its files that its class ignores.
+    ignored: &'static [&'static str],
 }
 
 /// CLIP's own, and those that equal it.
 pub(super) const CLIP: Processor =
-    Processor { kinds: &["CLIP", "ChineseCLIP"], mean: CLIP_MEAN, std: CLIP_STD, crops: true, edge: 224 };
+    Processor { kinds: &["CLIP", "ChineseCLIP"], mean: CLIP_MEAN, std: CLIP_STD, crops: true, edge: 224, ignored: &[] };
 /// SigLIP's.
 pub(super) const SIGLIP: Processor =
-    Processor { kinds: &["Siglip"], mean: [0.5; 3], std: [0.5; 3], crops: false, edge: 224 };
+    Processor { kinds: &["Siglip"], mean: HALF, std: HALF, crops: false, edge: 224, ignored: &[] };
 /// BLIP's.
-pub(super) const BLIP: Processor =
-    Processor { kinds: &["Blip"], mean: CLIP_MEAN, std: CLIP_STD, crops: false, edge: 384 };
+pub(super) const BLIP: Processor = Processor {
+    kinds: &["Blip"],
+    mean: CLIP_MEAN,
+    std: CLIP_STD,
+    crops: false,
+    edge: 384,
+    ignored: &["do_pad", "size_divisor"],
+};
 
-/// ImageNet's channel means.
-const IMAGENET_MEAN: [f32; 3] = [0.5; 3];
-/// Its channel deviations.
-const IMAGENET_STD: [f32; 3] = [0.5; 3];
+/// Means and deviations that bring levels from 0..1 to -1..1.
+const HALF: [f32; 3] = [0.5; 3];
+
+/// What processors note beside their steps. Pictures are RGB here, whatever is said of converting them.
+const NOTES: [&str; 10] = [
+    "processor_class",
+    "do_convert_rgb",
+    "image_seq_length",
+    "data_format",
+    "input_data_format",
+    "return_tensors",
+    "device",
+    "disable_grouping",
+    "default_to_square",
+    "_valid_processor_keys",
+];
 
 /// What CLIP's processor does by default, for pictures of this size.
 pub(super) fn clip_at(size: (usize, usize)) -> Preprocess {
@@ -52,18 +72,15 @@ pub(super) fn clip_at(size: (usize, usize)) -> Preprocess {
 pub(super) fn read_loose(dir: &Path, checks: Checks) -> Result<Preprocess> {
     let (path, value) = find(dir)?;
     let cfg = Object::root(&path, &value, checks)?;
-    for key in ["image_processor_type", "feature_extractor_type"] {
-        if cfg.text(key)?.is_some_and(|kind| !kind.starts_with("Siglip2")) {
-            return Err(cfg.unsupported(key));
-        }
-    }
+    check_class(&cfg, &["Siglip2"])?;
     let (edge, most) = (cfg.count("patch_size")?.unwrap_or(16), cfg.count("max_num_patches")?.unwrap_or(256));
     // More would not fit into memory, or not be worth the name of a patch.
     if !(2..=256).contains(&edge) || most > 1 << 14 {
         return Err(cfg.unsupported("patch_size"));
     }
     let interpolation = interpolation(&cfg, 2.0)?;
-    let (mean, std) = normalisation(&cfg, [0.5; 3], [0.5; 3])?;
+    let (mean, std) = normalisation(&cfg, HALF, HALF)?;
+    finish(&cfg, &[])?;
     Ok(Preprocess {
         size: patches::carrier(edge, most),
         mean,
@@ -79,11 +96,7 @@ pub(super) fn read_loose(dir: &Path, checks: Checks) -> Result<Preprocess> {
 pub(super) fn read_efficientnet(dir: &Path, checks: Checks) -> Result<Preprocess> {
     let (path, value) = find(dir)?;
     let cfg = Object::root(&path, &value, checks)?;
-    for key in ["image_processor_type", "feature_extractor_type"] {
-        if cfg.text(key)?.is_some_and(|kind| !kind.starts_with("EfficientNet")) {
-            return Err(cfg.unsupported(key));
-        }
-    }
+    check_class(&cfg, &["EfficientNet"])?;
     // The class changed its mind about the default.
     if cfg.get("resample").is_none() {
         return Err(bad(&path, "resample is missing; expected 2 (bilinear) or 3 (bicubic)"));
@@ -100,7 +113,10 @@ pub(super) fn read_efficientnet(dir: &Path, checks: Checks) -> Result<Preprocess
     let cut = match cfg.flag("do_center_crop")?.unwrap_or(false) {
         true if cfg.get("crop_size").is_none() => (289, 289),
         true => crop_size(&cfg)?,
-        false => resized,
+        false => {
+            cfg.harmless(&["crop_size"]);
+            resized
+        }
     };
     if cut.0 > resized.0 || cut.1 > resized.1 {
         return Err(cfg.unsupported("crop_size"));
@@ -108,11 +124,12 @@ pub(super) fn read_efficientnet(dir: &Path, checks: Checks) -> Result<Preprocess
     // A byte b becomes b · factor − offset, then (… − mean) / deviation, then … / deviation once more.
     let offset = if cfg.flag("rescale_offset")?.unwrap_or(false) { 1.0 } else { 0.0 };
     let (first_mean, first_std) = (offset / (255.0 * factor), 1.0 / (255.0 * factor));
-    let (mean, std) = normalisation(&cfg, IMAGENET_MEAN, IMAGENET_STD)?;
+    let (mean, std) = normalisation(&cfg, HALF, HALF)?;
     let top = match cfg.flag("include_top")?.unwrap_or(true) {
-        true => cfg.channels("image_std")?.unwrap_or(IMAGENET_STD),
+        true => cfg.channels("image_std")?.unwrap_or(HALF),
         false => [1.0; 3],
     };
+    finish(&cfg, &[])?;
     Ok(Preprocess {
         size: cut,
         mean: mean.map(|mean| (first_mean + f64::from(mean) * first_std) as f32),
@@ -125,6 +142,29 @@ pub(super) fn read_efficientnet(dir: &Path, checks: Checks) -> Result<Preprocess
         fill: 0,
         rgb_first: true,
     })
+}
+
+/// Refuses the processor of another class: what it leaves out would be filled up with this one's defaults.
+fn check_class(cfg: &Object, kinds: &[&str]) -> Result<()> {
+    let is_of = |class: &str, kind: &str| {
+        class.strip_prefix(kind).is_some_and(|rest| rest.starts_with("ImageProcessor") || rest == "FeatureExtractor")
+    };
+    for key in ["image_processor_type", "feature_extractor_type"] {
+        if cfg.text(key)?.is_some_and(|class| !kinds.iter().any(|kind| is_of(class, kind))) {
+            return Err(cfg.unsupported(key));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses what nobody asked for: another step of the processor's.
+fn finish(cfg: &Object, ignored: &[&str]) -> Result<()> {
+    if !ignored.contains(&"do_pad") {
+        cfg.refuse(&["do_pad"])?;
+    }
+    cfg.harmless(ignored);
+    cfg.harmless(&NOTES);
+    cfg.require_no_more()
 }
 
 /// Its configuration: a file of its own, or a place inside the newer one.
@@ -161,7 +201,6 @@ fn filter(cfg: &Object, default: f64) -> Result<Interpolation> {
             return Err(cfg.unsupported(key));
         }
     }
-    cfg.refuse(&["do_pad"])?;
     match cfg.number("resample")?.unwrap_or(default) {
         3.0 => Ok(Interpolation::Bicubic),
         2.0 => Ok(Interpolation::Bilinear),
@@ -186,13 +225,15 @@ pub(super) fn read_preprocess(
 ) -> Result<Preprocess> {
     let (path, value) = find(dir)?;
     let cfg = Object::root(&path, &value, checks)?;
-    for key in ["image_processor_type", "feature_extractor_type"] {
-        if cfg.text(key)?.is_some_and(|kind| !defaults.kinds.iter().any(|known| kind.starts_with(known))) {
-            return Err(cfg.unsupported(key));
-        }
-    }
+    check_class(&cfg, defaults.kinds)?;
     let interpolation = interpolation(&cfg, 3.0)?;
-    let crop = if cfg.flag("do_center_crop")?.unwrap_or(defaults.crops) { Some(crop_size(&cfg)?) } else { None };
+    let crop = match cfg.flag("do_center_crop")?.unwrap_or(defaults.crops) {
+        true => Some(crop_size(&cfg)?),
+        false => {
+            cfg.harmless(&["crop_size"]);
+            None
+        }
+    };
     let (resize_mode, size) = match resize(&cfg, defaults)? {
         Resize::Shortest(edge) => match crop {
             Some((height, width)) if height == edge && width == edge => (ResizeMode::Shortest, (edge, edge)),
@@ -211,6 +252,7 @@ pub(super) fn read_preprocess(
         return Err(bad(&path, reason));
     }
     let (mean, std) = normalisation(&cfg, defaults.mean, defaults.std)?;
+    finish(&cfg, defaults.ignored)?;
     Ok(Preprocess { size: image, mean, std, interpolation, resize_mode, fill: 0, rgb_first: true })
 }
 

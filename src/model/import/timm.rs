@@ -80,7 +80,8 @@ pub(super) fn read_vision(cfg: &Object, checkpoint: &Checkpoint, dim: usize) -> 
         return Err(bad(&cfg.file(), reason));
     }
     let pool = if pool.is_empty() { row.pool } else { pool };
-    vit(&row, name, &shapes, image, pool, projection).and_then(|vit| match vit {
+    let most = if name.starts_with("naflexvit") { cfg.count("image_seq_len")? } else { None };
+    vit(&row, name, &shapes, (image, most), pool, projection).and_then(|vit| match vit {
         Some(vit) if vit.blocks.width.is_multiple_of(vit.blocks.heads) => Ok(ImageConfig::Vit(vit)),
         Some(vit) => {
             let reason =
@@ -162,6 +163,10 @@ fn row(name: &str) -> Option<Row> {
                 _ => return None,
             }
         }
+        ["naflexvit", size @ ("base" | "so400m"), _, "siglip"] => {
+            let heads = if *size == "base" { 12 } else { 16 };
+            Row { activation: Activation::GeluTanh, pool: "map", ..Row::new(heads) }
+        }
         ["eva", "giant", ..] => Row::new(16),
         ["eva02", size @ ("base" | "large"), _, "clip", _] => Row {
             gated: true,
@@ -189,7 +194,7 @@ fn vit(
     row: &Row,
     name: &str,
     shapes: &Shapes,
-    image: (usize, usize),
+    (image, most): ((usize, usize), Option<usize>),
     pool: &str,
     projection: Projection,
 ) -> Result<Option<VitConfig>> {
@@ -218,6 +223,8 @@ fn vit(
             return Err(shapes.checkpoint.bad(format!("patches of {size:?} are larger than pictures of {image:?}")));
         }
         Stem::Patches { size, biased: shapes.has("patch_embed.proj.bias"), norm: false }
+    } else if shapes.has("embeds.proj.weight") {
+        loose(shapes, image, most)?
     } else {
         let backbone = |part: &str| shapes.need(&format!("patch_embed.backbone.{part}"), 0);
         Stem::Convolutions(if name.starts_with("vitamin") {
@@ -258,7 +265,11 @@ fn vit(
         image,
         stem,
         class,
-        positions: if shapes.has("pos_embed") { row.positions } else { Positions::None },
+        positions: if shapes.has("pos_embed") || shapes.has("embeds.pos_embed") {
+            row.positions
+        } else {
+            Positions::None
+        },
         norm_pre: shapes.has("norm_pre.weight"),
         rotation: row.rotation,
         norm_tokens: shapes.has("norm.weight"),
@@ -267,6 +278,22 @@ fn vit(
         norm_pooled: shapes.has("fc_norm.weight"),
         projection,
     }))
+}
+
+/// Patches of pictures that keep their shape; as many at most as a picture of the configuration's size has, unless it says
+/// how many.
+fn loose(shapes: &Shapes, image: (usize, usize), most: Option<usize>) -> Result<Stem> {
+    let (numbers, table) = (shapes.need("embeds.proj.weight", 1)?, shapes.need("embeds.pos_embed", 1)?);
+    let edge = (numbers / 3).isqrt();
+    // Rows of the carrier hold one patch and the size of the grid.
+    if edge * edge * 3 != numbers || !(2..=256).contains(&edge) {
+        return Err(shapes.checkpoint.bad(format!("{TRUNK}.embeds.proj.weight takes no square patches")));
+    }
+    let most = most.unwrap_or(image.0 / edge * (image.1 / edge));
+    if !(1..=1 << 14).contains(&most) {
+        return Err(shapes.checkpoint.bad(format!("no picture has {most} patches")));
+    }
+    Ok(Stem::Loose { edge, table, most })
 }
 
 /// Trunks of convolutions by name.
@@ -373,7 +400,11 @@ pub(super) fn origin(rest: &str, checkpoint: &Checkpoint) -> Origin {
     let Some((number, part)) = rest.strip_prefix("blocks.").and_then(|rest| rest.split_once('.')) else {
         return trunk(match rest {
             "class" => "cls_token".to_owned(),
+            "position" if has("embeds.pos_embed") => {
+                return Origin::Square(format!("{TRUNK}.embeds.pos_embed"));
+            }
             "position" => "pos_embed".to_owned(),
+            "patch.weight" | "patch.bias" if has("embeds.proj.weight") => rest.replace("patch.", "embeds.proj."),
             _ => rest.strip_prefix("trunk.").map_or_else(|| rest.replace("patch.", "patch_embed.proj."), str::to_owned),
         });
     };

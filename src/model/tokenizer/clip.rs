@@ -167,7 +167,7 @@ fn merge(value: &Value) -> Option<(String, String)> {
     Some((left.to_owned(), right.to_owned()))
 }
 
-fn read_json(path: &Path) -> Result<Value> {
+pub(super) fn read_json(path: &Path) -> Result<Value> {
     let bytes = std::fs::read(path).map_err(Error::io(path))?;
     serde_json::from_slice(&bytes).map_err(|e| bad(path, format!("no valid JSON: {e}")))
 }

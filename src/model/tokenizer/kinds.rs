@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Clean, Tokenizer, TokenizerConfig, TokenizerKind};
+use super::{Clean, Marks, Tokenizer, TokenizerConfig, TokenizerKind};
 
 const CONTEXT: usize = 64;
 
@@ -38,7 +38,7 @@ fn compare(directory: &str, kind: TokenizerKind) {
 }
 
 fn file(clean: Clean) -> TokenizerKind {
-    TokenizerKind::File { clean, strip_separator: false, pad_to_context: true }
+    TokenizerKind::File { clean, marks: Marks::Own, pad_to_context: true }
 }
 
 #[test]
@@ -64,4 +64,37 @@ fn word_pieces() {
 #[test]
 fn unigram_pieces() {
     compare("t5", file(Clean::Canonical));
+    compare("xlmr", file(Clean::Whitespace));
+}
+
+#[test]
+fn byte_pairs_of_letters_with_a_language_before_them() {
+    compare("nllb", file(Clean::Whitespace));
+}
+
+#[test]
+fn word_pieces_of_a_plain_list_are_those_of_the_whole_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let whole: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(fixtures().join("bert/tokenizer.json")).unwrap()).unwrap();
+    let mut pieces: Vec<(&String, u64)> =
+        whole["model"]["vocab"].as_object().unwrap().iter().map(|(piece, id)| (piece, id.as_u64().unwrap())).collect();
+    pieces.sort_by_key(|piece| piece.1);
+    assert!(pieces.iter().zip(0..).all(|(piece, id)| piece.1 == id));
+    let list: String = pieces.iter().map(|(piece, _)| format!("{piece}\n")).collect();
+    std::fs::write(dir.path().join("vocab.txt"), list).unwrap();
+    std::fs::copy(fixtures().join("bert/digests.bin"), dir.path().join("digests.bin")).unwrap();
+    compare(dir.path().to_str().unwrap(), file(Clean::Lower));
+
+    let config = dir.path().join("tokenizer_config.json");
+    let load = || {
+        let dir = dir.path().to_path_buf();
+        Tokenizer::load(&TokenizerConfig { dir, context: CONTEXT, vocabulary: 49_408, kind: file(Clean::None) })
+    };
+    std::fs::write(&config, r#"{"do_lower_case": false, "tokenizer_class": "BertTokenizer"}"#).unwrap();
+    assert_ne!(load().unwrap().encode("A DOG").unwrap(), load().unwrap().encode("a dog").unwrap());
+    std::fs::write(&config, r#"{"tokenizer_class": "BertJapaneseTokenizer"}"#).unwrap();
+    assert!(load().map(drop).unwrap_err().to_string().contains("BertJapaneseTokenizer"));
+    std::fs::rename(dir.path().join("vocab.txt"), dir.path().join("spiece.model")).unwrap();
+    assert!(load().map(drop).unwrap_err().to_string().contains("SentencePiece"));
 }
