@@ -110,7 +110,7 @@ impl Layout {
             Layout::OpenClipAny => &[
                 CONFIG,
                 PERHAPS_SPECIALS,
-                &[&["tokenizer.json"], &["vocab.json", "merges.txt"], &[]],
+                &[&["tokenizer.json"], &["vocab.json", "merges.txt"], &["vocab.txt"], &[]],
                 import::OPEN_CLIP_WEIGHTS,
             ],
             Layout::Transformers => &[
@@ -119,7 +119,7 @@ impl Layout {
                 // pictures look like.
                 &[&["preprocessor_config.json"], &["processor_config.json"]],
                 PERHAPS_SPECIALS,
-                &[&["tokenizer.json"], &["vocab.json", "merges.txt"]],
+                &[&["tokenizer.json"], &["vocab.json", "merges.txt"], &["vocab.txt"]],
                 &[
                     &["model.safetensors"],
                     &["model.safetensors.index.json"],
