@@ -5,6 +5,7 @@
 
 mod duplicates;
 mod export;
+mod fresh;
 mod npy;
 mod score;
 

@@ -21,6 +21,9 @@ const MAX_REDIRECTS: u32 = 5;
 /// Before a fetch is tried again; doubled each time.
 const PAUSE: Duration = Duration::from_millis(500);
 
+/// So much of an answer may be held by each fetch before there is room for all of it.
+pub(crate) const SMALL: u64 = 1 << 20;
+
 /// What may be fetched, and how.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
@@ -63,9 +66,23 @@ impl Fetcher {
     /// # Errors
     /// [`Error::Download`].
     pub(crate) fn fetch(&self, url: &str, go_on: impl Fn() -> bool) -> Result<Vec<u8>> {
+        Ok(self.fetch_within(url, go_on, |_| ())?.0)
+    }
+
+    /// The same. Before more than [`SMALL`] bytes are held, `room` is asked for as many as there may be, and what it returns is
+    /// returned with the bytes.
+    ///
+    /// # Errors
+    /// [`Error::Download`].
+    pub(crate) fn fetch_within<T>(
+        &self,
+        url: &str,
+        go_on: impl Fn() -> bool,
+        room: impl Fn(u64) -> T,
+    ) -> Result<(Vec<u8>, Option<T>)> {
         let (mut pause, mut left) = (PAUSE, self.limits.retries);
         loop {
-            match self.once(url) {
+            match self.once(url, &room) {
                 Err(Error::Download { lasting: false, .. }) if left > 0 && go_on() => {
                     std::thread::sleep(pause);
                     (pause, left) = (pause * 2, left - 1);
@@ -75,7 +92,7 @@ impl Fetcher {
         }
     }
 
-    fn once(&self, url: &str) -> Result<Vec<u8>> {
+    fn once<T>(&self, url: &str, room: impl Fn(u64) -> T) -> Result<(Vec<u8>, Option<T>)> {
         let failed = |reason: String, lasting: bool, source: Option<crate::error::Source>| Error::Download {
             url: url.to_owned(),
             reason,
@@ -98,17 +115,27 @@ impl Fetcher {
             ureq::Error::HostNotFound => failed("there is no such host".to_owned(), false, None),
             error => failed("the connection failed".to_owned(), false, Some(error.into())),
         })?;
-        let mut bytes = Vec::new();
-        answer
-            .body_mut()
-            .as_reader()
-            .take(self.limits.max_bytes + 1)
-            .read_to_end(&mut bytes)
-            .map_err(|error| failed("the connection broke".to_owned(), false, Some(error.into())))?;
-        if bytes.len() as u64 > self.limits.max_bytes {
-            return Err(failed(format!("larger than the limit of {} bytes", self.limits.max_bytes), true, None));
+        let limit = self.limits.max_bytes;
+        let too_large = || failed(format!("larger than the limit of {limit} bytes"), true, None);
+        let said = answer.body().content_length();
+        if said.is_some_and(|said| said > limit) {
+            return Err(too_large());
         }
-        Ok(bytes)
+        let (mut bytes, mut held) = (Vec::new(), None);
+        let mut reader = answer.body_mut().as_reader().take(limit + 1);
+        let mut read = |bytes: &mut Vec<u8>, most: u64| {
+            let read = Read::by_ref(&mut reader).take(most).read_to_end(bytes);
+            read.map_err(|error| failed("the connection broke".to_owned(), false, Some(error.into())))
+        };
+        read(&mut bytes, SMALL)?;
+        if bytes.len() as u64 == SMALL {
+            held = Some(room(said.unwrap_or(limit)));
+            read(&mut bytes, u64::MAX)?;
+        }
+        if bytes.len() as u64 > limit {
+            return Err(too_large());
+        }
+        Ok((bytes, held))
     }
 }
 

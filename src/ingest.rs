@@ -38,7 +38,7 @@ mod writer;
 
 pub use captions::EmbedCaptions;
 #[cfg(feature = "collections")]
-pub use collect::{Collect, Download, Part};
+pub use collect::{Collect, Download};
 pub(crate) use given::Given;
 #[cfg(feature = "collections")]
 pub(crate) use members::unpack;

@@ -23,13 +23,13 @@ mod search;
 #[cfg(feature = "server")]
 pub mod server;
 
-pub use catalog::{Key, Place, Record, Source, SourceKind};
+pub use catalog::{Key, Part as CollectionPart, Place, Record, Source, SourceKind};
 #[cfg(feature = "collections")]
 pub use curate::{Duplicates, Export, ExportFormat, Exported, Group, Pair, ScoreCaptions, Scored};
 pub use engine::{Engine, Root, Status, Switch, SwitchReport, VerifyReport};
 pub use error::{Error, Result};
 #[cfg(feature = "collections")]
-pub use ingest::{Collect, Download, Merge, Part as CollectionPart};
+pub use ingest::{Collect, Download, Merge};
 pub use ingest::{EmbedCaptions, Ingest, Progress, Report, Skipped};
 pub use model::{EmbeddingSpace, Embeddings, Encode, Encoder, PixelBatch};
 pub use query::{Bounds, Condition, Expression, Filter, Part, Query, Term};

@@ -1,5 +1,7 @@
 //! The program, run as a user runs it, with the built-in model.
 
+mod collections;
+
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::OnceLock;

@@ -1,8 +1,10 @@
 //! Collections: shards, lists and embeddings, as others make them and as they arrive damaged.
 
+mod crash;
 mod embeddings;
 mod lists;
 mod out;
+mod parts;
 mod shards;
 
 use std::path::{Path, PathBuf};
@@ -57,8 +59,13 @@ pub(crate) fn lines(report: &Report, place: &Place) -> Vec<String> {
     lines
 }
 
-/// A library of embeddings of the fixtures' size.
+/// A library of embeddings.
 pub(crate) fn declared(place: &Place, dim: usize) -> Engine {
+    declared_as(place, "vectors", dim)
+}
+
+/// The same under a name.
+pub(crate) fn declared_as(place: &Place, name: &str, dim: usize) -> Engine {
     let space = tintype::EmbeddingSpace::declared("somebody's", dim);
-    Engine::open_or_create(place.path("vectors"), Encoder::declared(space)).unwrap()
+    Engine::open_or_create(place.path(name), Encoder::declared(space)).unwrap()
 }

@@ -1,16 +1,16 @@
 //! Captions, metadata, words and sources: what collections add to the photos.
 
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rusqlite::types::Value as Sql;
-use rusqlite::{OptionalExtension, Transaction, params, params_from_iter};
+use rusqlite::{Connection, OptionalExtension, Transaction, params, params_from_iter};
 use serde_json::{Map, Value};
 
 use super::filter::Narrowed;
 use super::item::{MOST_FIELDS, REST, from_sql, to_sql};
 use super::read::path_of;
-use super::{Item, Key, Reader, SourceFile, SourceKind, SourceState, Whereabouts, path, words};
+use super::{Item, Key, Reader, Said, SourceFile, SourceKind, SourceState, Whereabouts, path, words};
 use crate::Result;
 use crate::query::Filter;
 
@@ -21,30 +21,45 @@ const CHANGED: i64 = 2;
 /// Notes a source or finds its state. The file as it is now is what the next look compares with.
 pub(super) fn source(db: &Transaction<'_>, file: &SourceFile) -> rusqlite::Result<SourceState> {
     let (size, base) = (file.size as i64, file.base.as_deref().map(path::to_sql));
+    let part = file.part.map(|part| part.to_string());
     let known = db
         .query_row(
-            "SELECT id, size, mtime, done, whole, kind FROM source WHERE path = ?1",
+            "SELECT id, size, mtime, done, whole, kind, part FROM source WHERE path = ?1",
             [path::to_sql(&file.path)],
             |row| {
                 let same = (row.get::<_, i64>(1)?, row.get::<_, i64>(2)?) == (size, file.mtime)
                     && row.get_ref(5)?.as_str().is_ok_and(|kind| kind == file.kind.name());
-                let whole = if same { row.get(4)? } else { CHANGED };
-                let done = if same { row.get::<_, i64>(3)? as u64 } else { 0 };
+                let other_part = row.get::<_, Option<String>>(6)? != part;
+                // Of another part nothing was read yet. Rows of matrices lie where they lay; members of shards were compared with the
+                // file only where they are of the part that was read, and are looked at again.
+                let whole = match row.get(4)? {
+                    whole if same && !other_part => whole,
+                    whole if same && file.kind == SourceKind::Embeddings => {
+                        if whole == CHANGED {
+                            CHANGED
+                        } else {
+                            0
+                        }
+                    }
+                    _ => CHANGED,
+                };
+                let done = if same && !other_part { row.get::<_, i64>(3)? as u64 } else { 0 };
                 Ok(SourceState { id: row.get(0)?, done, complete: whole == 1, changed: whole == CHANGED })
             },
         )
         .optional()?;
     let Some(state) = known else {
         db.execute(
-            "INSERT INTO source (path, kind, size, mtime, base) VALUES (?1, ?2, ?3, ?4, ?5)",
-            params![path::to_sql(&file.path), file.kind.name(), size, file.mtime, base],
+            "INSERT INTO source (path, kind, size, mtime, base, part) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            params![path::to_sql(&file.path), file.kind.name(), size, file.mtime, base, part],
         )?;
         return Ok(SourceState { id: db.last_insert_rowid(), ..SourceState::default() });
     };
     let whole = if state.changed { CHANGED } else { state.complete.into() };
     db.execute(
-        "UPDATE source SET kind = ?2, size = ?3, mtime = ?4, base = coalesce(?5, base), done = ?6, whole = ?7 WHERE id = ?1",
-        params![state.id, file.kind.name(), size, file.mtime, base, state.done as i64, whole],
+        "UPDATE source SET kind = ?2, size = ?3, mtime = ?4, base = coalesce(?5, base), done = ?6, whole = ?7, part = ?8 \
+         WHERE id = ?1",
+        params![state.id, file.kind.name(), size, file.mtime, base, state.done as i64, whole, part],
     )?;
     Ok(state)
 }
@@ -77,21 +92,26 @@ pub(super) fn index_words_anew(db: &Transaction<'_>) -> rusqlite::Result<()> {
 
 /// Adds what a collection says of a photo that is known.
 pub(super) fn describe(db: &Transaction<'_>, key: Key, caption: Option<&str>, item: &Item) -> rusqlite::Result<()> {
+    let before = caption_of(db, key)?;
+    let after = Said::caption_after(caption, item, before.as_deref());
     let place = db
         .prepare_cached(
-            "UPDATE photo SET caption = coalesce(?2, caption), source = coalesce(?3, source), start = coalesce(?4, start) \
-             WHERE key = ?1 RETURNING coalesce(link, path), caption",
+            "UPDATE photo SET caption = ?2, source = coalesce(?3, source), start = coalesce(?4, start) WHERE key = ?1 \
+             RETURNING coalesce(link, path), caption",
         )?
-        .query_row(params![key as i64, caption, item.source, item.start.map(|start| start as i64)], |row| {
+        .query_row(params![key as i64, after, item.source, item.start.map(|start| start as i64)], |row| {
             Ok((path_of(row, 0)?, row.get::<_, Option<String>>(1)?))
         })
         .optional()?;
     let Some((place, caption)) = place else { return Ok(()) };
     index_words(db, key, caption.as_deref(), &place)?;
+    if item.alone {
+        db.prepare_cached("DELETE FROM meta WHERE key = ?1")?.execute([key as i64])?;
+    }
     fields(db, key, &item.fields)
 }
 
-/// Writes metadata, making columns for names that are new.
+/// Writes metadata, making columns for names that are new. A value of null takes the place of what was there.
 pub(super) fn fields(db: &Transaction<'_>, key: Key, fields: &Map<String, Value>) -> rusqlite::Result<()> {
     if fields.is_empty() {
         return Ok(());
@@ -99,14 +119,13 @@ pub(super) fn fields(db: &Transaction<'_>, key: Key, fields: &Map<String, Value>
     let (mut columns, mut values) = (vec!["key".to_owned()], vec![Sql::Integer(key as i64)]);
     let mut rest = Map::new();
     for (name, value) in fields {
-        if value.is_null() {
-            continue;
-        }
-        match column(db, name)? {
+        let known = if value.is_null() { known_column(db, name)? } else { column(db, name)? };
+        match known {
             Some(id) => {
                 columns.push(format!("f{id}"));
                 values.push(to_sql(value));
             }
+            None if value.is_null() => {}
             None => {
                 rest.insert(name.clone(), value.clone());
             }
@@ -129,8 +148,7 @@ pub(super) fn fields(db: &Transaction<'_>, key: Key, fields: &Map<String, Value>
 
 /// The number of a column, which is made where it is missing; none if there are too many.
 fn column(db: &Transaction<'_>, name: &str) -> rusqlite::Result<Option<i64>> {
-    let mut find = db.prepare_cached("SELECT id FROM field WHERE name = ?1")?;
-    if let Some(id) = find.query_row([name], |row| row.get(0)).optional()? {
+    if let Some(id) = known_column(db, name)? {
         return Ok(Some(id));
     }
     let count: i64 = db.query_row("SELECT count(*) FROM field", [], |row| row.get(0))?;
@@ -143,7 +161,23 @@ fn column(db: &Transaction<'_>, name: &str) -> rusqlite::Result<Option<i64>> {
     Ok(Some(id))
 }
 
+/// The caption of a photo.
+pub(super) fn caption_of(db: &Connection, key: Key) -> rusqlite::Result<Option<String>> {
+    let mut row = db.prepare_cached("SELECT caption FROM photo WHERE key = ?1")?;
+    Ok(row.query_row([key as i64], |row| row.get(0)).optional()?.flatten())
+}
+
+/// The number of a column that is there.
+fn known_column(db: &Transaction<'_>, name: &str) -> rusqlite::Result<Option<i64>> {
+    db.prepare_cached("SELECT id FROM field WHERE name = ?1")?.query_row([name], |row| row.get(0)).optional()
+}
+
 impl Reader<'_> {
+    /// The caption of a photo.
+    pub(crate) fn caption(&self, key: Key) -> Result<Option<String>> {
+        self.ask(|db| caption_of(db, key))
+    }
+
     /// The columns of metadata: name and number.
     pub(crate) fn fields(&self) -> Result<Vec<(String, i64)>> {
         self.ask(|db| {
@@ -183,25 +217,25 @@ impl Reader<'_> {
         })
     }
 
-    /// Photos that a file beside them may speak of: `a.jpg` for `a.txt` and for `a.jpg.txt`.
-    pub(crate) fn beside(&self, file: &Path) -> Result<Vec<Key>> {
+    /// Photos that a file beside them may speak of, `a.jpg` for `a.txt` and for `a.jpg.txt`, and whether no collection speaks of them.
+    pub(crate) fn beside(&self, file: &Path) -> Result<Vec<(Key, PathBuf, bool)>> {
         let Some(stem) = file.file_stem() else { return Ok(Vec::new()) };
         let photo = file.with_file_name(stem);
         let Some(text) = photo.to_str() else { return Ok(Vec::new()) };
         self.ask(|db| {
             // `/` follows `.` in ASCII: the range is all names that begin so.
             let mut rows = db.prepare_cached(
-                "SELECT key, path FROM photo WHERE path = ?1 OR (path > ?1 || '.' AND path < ?1 || '/')",
+                "SELECT key, path, source IS NULL FROM photo WHERE path = ?1 OR (path > ?1 || '.' AND path < ?1 || '/')",
             )?;
-            let rows = rows.query_map([text], |row| Ok((row.get::<_, i64>(0)? as Key, path_of(row, 1)?)))?;
-            let mut keys = Vec::new();
+            let rows = rows.query_map([text], |row| Ok((row.get::<_, i64>(0)? as Key, path_of(row, 1)?, row.get(2)?)))?;
+            let mut found = Vec::new();
             for row in rows {
-                let (key, path) = row?;
+                let (key, path, alone): (Key, PathBuf, bool) = row?;
                 if path == photo || path.with_extension("") == photo {
-                    keys.push(key);
+                    found.push((key, path, alone));
                 }
             }
-            Ok(keys)
+            Ok(found)
         })
     }
 
@@ -285,7 +319,6 @@ mod tests {
     use crate::catalog::schema::{APPLICATION, MIGRATIONS};
     use crate::catalog::{Catalog, Change, Record};
     use crate::query::{Condition, Expression};
-    use rusqlite::Connection;
     use serde_json::json;
 
     fn space() -> EmbeddingSpace {

@@ -5,10 +5,12 @@
 //! each take 0.79 s and 403 MB (SQLite 3.40, one core). A table of key, name and
 //! value was not tried: it repeats key and name with every value.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rusqlite::types::{Value as Sql, ValueRef};
 use serde_json::{Map, Value};
+
+use super::Part;
 
 /// Most columns of metadata that a library has. Names beyond them go into one column as JSON.
 pub(super) const MOST_FIELDS: usize = 1000;
@@ -28,6 +30,15 @@ pub struct Source {
     pub items: u64,
     /// Whether it was read to its end.
     pub complete: bool,
+    /// Which part of it this library has; none for all of it.
+    pub part: Option<Part>,
+}
+
+impl Source {
+    /// Whether this is the file at a path, or lies in the folder there.
+    pub fn is_of(&self, path: &Path) -> bool {
+        self.path == path || self.path.parent() == Some(path)
+    }
 }
 
 /// What kind of file holds or lists photos.
@@ -68,6 +79,8 @@ pub(crate) struct SourceFile {
     pub(crate) mtime: i64,
     /// Where relative paths of pictures begin.
     pub(crate) base: Option<PathBuf>,
+    /// The part of its rows or samples that is read; none for all.
+    pub(crate) part: Option<Part>,
 }
 
 /// How far a source has been read.
@@ -91,6 +104,8 @@ pub(crate) struct Item {
     pub(crate) start: Option<u64>,
     /// Metadata by column.
     pub(crate) fields: Map<String, Value>,
+    /// Nothing else speaks of the photo: what is not said of it any more is forgotten.
+    pub(crate) alone: bool,
 }
 
 /// All that a collection says of a photo, on its way to the catalog.
@@ -98,6 +113,7 @@ pub(crate) struct Item {
 pub(crate) struct Said {
     /// Where the picture is, if not at its path.
     pub(crate) link: Option<String>,
+    /// Empty where it is said that there is none.
     pub(crate) caption: Option<String>,
     pub(crate) item: Item,
 }
@@ -106,6 +122,11 @@ impl Said {
     /// Nothing but the source.
     pub(crate) fn of(source: i64) -> Said {
         Said { item: Item { source: Some(source), ..Item::default() }, ..Said::default() }
+    }
+
+    /// The caption that a photo has after this, which had another before.
+    pub(crate) fn caption_after<'c>(caption: Option<&'c str>, item: &Item, before: Option<&'c str>) -> Option<&'c str> {
+        if item.alone { caption } else { caption.or(before) }.filter(|caption| !caption.is_empty())
     }
 }
 
@@ -120,13 +141,15 @@ pub(crate) struct Whereabouts {
     pub(crate) source: Option<(PathBuf, SourceKind, Option<PathBuf>)>,
 }
 
-/// A value of metadata as SQLite has it: objects and arrays are their JSON text, truths are 1 and 0.
+/// A value of metadata as SQLite has it: objects and arrays are their JSON text, truths are 1 and 0. Whole numbers beyond 64 bits with
+/// a sign are text, as identifiers are that they stand for: SQLite would round them.
 pub(super) fn to_sql(value: &Value) -> Sql {
     match value {
         Value::Null => Sql::Null,
         Value::Bool(truth) => Sql::Integer((*truth).into()),
         Value::Number(number) => match (number.as_i64(), number.as_f64()) {
             (Some(whole), _) => Sql::Integer(whole),
+            (None, _) if number.is_u64() => Sql::Text(number.to_string()),
             (None, Some(real)) => Sql::Real(real),
             (None, None) => Sql::Null,
         },

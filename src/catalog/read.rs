@@ -264,20 +264,19 @@ impl<'a> Reader<'a> {
                     let gone = !matches!(row.get_ref(4)?, ValueRef::Null);
                     each(known(row, Kind::Photo { key: row.get::<_, i64>(3)? as Key, gone })?);
                 }
-                let (below, values) = path::skipped_below(dir);
-                let sql = format!("SELECT path, size, mtime, reason, version FROM skipped WHERE {below}");
-                let mut rows = db.prepare(&sql)?;
-                let mut rows = rows.query(params_from_iter(&values))?;
-                while let Some(row) = rows.next()? {
-                    if !containers.is_empty() && is_inside(&path_of(row, 0)?, &containers) {
-                        continue;
+                skipped(db, dir, &mut |known: Known| {
+                    if containers.is_empty() || !is_inside(&known.path, &containers) {
+                        each(known);
                     }
-                    let now = row.get_ref(4)?.as_bytes().is_ok_and(|version| version == VERSION.as_bytes());
-                    each(known(row, Kind::Skipped { reason: row.get(3)?, now })?);
-                }
+                })?;
             }
             Ok(())
         })
+    }
+
+    /// Addresses of the web that failed for good.
+    pub(crate) fn failed_addresses(&self, mut each: impl FnMut(Known)) -> Result<()> {
+        self.ask(|db| ["http://", "https://"].iter().try_for_each(|all| skipped(db, Path::new(all), &mut each)))
     }
 
     /// Looks for damage in the file itself. Reads all of it.
@@ -306,6 +305,17 @@ impl Drop for Reader<'_> {
             self.catalog.give_back(connection);
         }
     }
+}
+
+fn skipped(db: &Connection, dir: &Path, each: &mut impl FnMut(Known)) -> rusqlite::Result<()> {
+    let (below, values) = path::skipped_below(dir);
+    let mut rows = db.prepare(&format!("SELECT path, size, mtime, reason, version FROM skipped WHERE {below}"))?;
+    let mut rows = rows.query(params_from_iter(&values))?;
+    while let Some(row) = rows.next()? {
+        let now = row.get_ref(4)?.as_bytes().is_ok_and(|version| version == VERSION.as_bytes());
+        each(known(row, Kind::Skipped { reason: row.get(3)?, now })?);
+    }
+    Ok(())
 }
 
 fn known(row: &Row<'_>, kind: Kind) -> rusqlite::Result<Known> {

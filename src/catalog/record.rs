@@ -128,7 +128,8 @@ impl Record {
     /// With what a collection says of it, and nothing that was said before.
     pub(crate) fn said(mut self, said: Option<Box<Said>>) -> Record {
         let said = said.map(|said| *said).unwrap_or_default();
-        (self.link, self.caption, self.source) = (said.link, said.caption, said.item.source);
+        let caption = said.caption.filter(|caption| !caption.is_empty());
+        (self.link, self.caption, self.source) = (said.link, caption, said.item.source);
         self.item = Some(Box::new(said.item)).filter(|item| **item != Item::default());
         self
     }

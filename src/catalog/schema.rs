@@ -14,7 +14,7 @@ pub(super) const APPLICATION: i32 = 0x5449_4e54;
 pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Step *n* leads from version *n* to *n* + 1.
-pub(super) const MIGRATIONS: &[&str] = &[V1, V2, V3];
+pub(super) const MIGRATIONS: &[&str] = &[V1, V2, V3, V4];
 
 /// `time` is when the photo was taken, or the file's modification time in local civil time where the camera did not say, as
 /// ISO 8601 text: it sorts, it fits SQLite's date functions, and people can read it.
@@ -125,6 +125,11 @@ ALTER TABLE photo ADD COLUMN aperture REAL;
 ALTER TABLE photo ADD COLUMN exposure_time REAL;
 ALTER TABLE photo ADD COLUMN iso INTEGER;
 ALTER TABLE photo ADD COLUMN focal_length REAL;
+";
+
+/// Which part of a source `done` and `whole` speak of, as `0/4`; NULL for all of it. What earlier versions read is taken for all.
+const V4: &str = "
+ALTER TABLE source ADD COLUMN part TEXT;
 ";
 
 /// What the directory of a space's captions is called, behind the name of its index.

@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use rusqlite::OptionalExtension;
+use rusqlite::{OptionalExtension, Row};
 
 use super::read::path_of;
-use super::{Key, Keys, Reader, Source, SourceFile, SourceKind, path};
+use super::{Key, Keys, Part, Reader, Source, SourceFile, SourceKind, path};
 use crate::Result;
 
 impl Reader<'_> {
@@ -22,7 +22,7 @@ impl Reader<'_> {
     pub(crate) fn sources(&self) -> Result<Vec<Source>> {
         self.ask(|db| {
             let mut rows = db.prepare_cached(
-                "SELECT path, kind, whole = 1, (SELECT count(*) FROM photo WHERE source = source.id) FROM source \
+                "SELECT path, kind, whole = 1, (SELECT count(*) FROM photo WHERE source = source.id), part FROM source \
                  ORDER BY path",
             )?;
             let mut rows = rows.query([])?;
@@ -30,8 +30,8 @@ impl Reader<'_> {
             while let Some(row) = rows.next()? {
                 let kind = SourceKind::from_name(row.get_ref(1)?.as_str().unwrap_or_default());
                 let (path, items) = (path_of(row, 0)?, row.get::<_, i64>(3)? as u64);
-                let complete = row.get(2)?;
-                all.extend(kind.map(|kind| Source { path, kind, items, complete }));
+                let (complete, part) = (row.get(2)?, part_of(row, 4)?);
+                all.extend(kind.map(|kind| Source { path, kind, items, complete, part }));
             }
             Ok(all)
         })
@@ -41,7 +41,7 @@ impl Reader<'_> {
     pub(crate) fn source_files(&self) -> Result<Vec<(i64, SourceFile, u64, bool)>> {
         self.ask(|db| {
             let mut rows =
-                db.prepare("SELECT id, path, kind, size, mtime, base, done, whole = 1 FROM source ORDER BY id")?;
+                db.prepare("SELECT id, path, kind, size, mtime, base, done, whole = 1, part FROM source ORDER BY id")?;
             let mut rows = rows.query([])?;
             let mut all = Vec::new();
             while let Some(row) = rows.next()? {
@@ -52,6 +52,7 @@ impl Reader<'_> {
                     size: row.get::<_, i64>(3)? as u64,
                     mtime: row.get(4)?,
                     base: path::from_sql(row.get_ref(5)?),
+                    part: part_of(row, 8)?,
                 };
                 all.push((row.get(0)?, file, row.get::<_, i64>(6)? as u64, row.get(7)?));
             }
@@ -113,4 +114,8 @@ impl Reader<'_> {
             rows.query_map([], |row| path_of(row, 0))?.collect()
         })
     }
+}
+
+fn part_of(row: &Row<'_>, at: usize) -> rusqlite::Result<Option<Part>> {
+    Ok(row.get::<_, Option<String>>(at)?.as_deref().and_then(Part::from_name))
 }

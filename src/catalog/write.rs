@@ -48,9 +48,9 @@ pub(crate) enum Change {
     Describe {
         /// Whose.
         key: Key,
-        /// Replaces the caption, if there is one.
+        /// Replaces the caption; empty where there is none any more.
         caption: Option<String>,
-        /// Metadata; columns that are not named stay.
+        /// Metadata; columns that are not named stay, unless nothing else speaks of the photo.
         item: Box<Item>,
     },
     /// So many rows of a source are dealt with.
@@ -253,12 +253,7 @@ fn apply(db: &Transaction<'_>, change: &Change, dropped: &mut Keys) -> rusqlite:
                 "UPDATE photo SET path = ?2, mtime = ?3, time = coalesce(taken, ?4), gone = NULL WHERE key = ?1",
             )?
             .execute(params![*key as i64, path::to_sql(path), mtime, civil(*mtime).to_string()])?;
-            let caption: Option<String> = db
-                .prepare_cached("SELECT caption FROM photo WHERE key = ?1")?
-                .query_row([*key as i64], |row| row.get(0))
-                .optional()?
-                .flatten();
-            index_words(db, *key, caption.as_deref(), path)?;
+            index_words(db, *key, describe::caption_of(db, *key)?.as_deref(), path)?;
         }
         Change::Back(key) => {
             db.prepare_cached("UPDATE photo SET gone = NULL WHERE key = ?1")?.execute([*key as i64])?;

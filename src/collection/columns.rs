@@ -28,6 +28,7 @@ pub(super) const VECTORS: &[&str] =
 pub(crate) struct Row {
     pub(crate) path: Option<String>,
     pub(crate) url: Option<String>,
+    /// Empty where its column is.
     pub(crate) caption: Option<String>,
     /// All columns but the caption.
     pub(crate) fields: Map<String, Value>,
@@ -43,11 +44,12 @@ impl Columns {
             (Some(path), None) if is_address(&path) => (None, Some(path)),
             (path, url) => (path, url.filter(|url| is_address(url))),
         };
-        let caption = name_of(self.caption.as_deref(), CAPTIONS, &fields).and_then(|name| {
-            let caption = caption(&fields[&name]);
-            fields.shift_remove(&name);
-            caption
-        });
+        // Without a name, one that is empty in this row will do where no other is full.
+        let is_usual = |name: &str| CAPTIONS.iter().any(|usual| name.eq_ignore_ascii_case(usual));
+        let empty = || fields.keys().find(|name| self.caption.is_none() && is_usual(name)).cloned();
+        let named = name_of(self.caption.as_deref(), CAPTIONS, &fields).or_else(empty);
+        let caption =
+            named.and_then(|name| fields.shift_remove(&name)).map(|value| caption(&value).unwrap_or_default());
         Row { path, url, caption, fields }
     }
 }
@@ -114,6 +116,8 @@ mod tests {
                 fields: json!({"path": "https://x/y", "captions": "a"}).as_object().unwrap().clone(),
             }
         );
-        assert_eq!(row(&Columns::default(), json!({"caption": null, "url": "none"})).url, None);
+        let empty = row(&Columns::default(), json!({"caption": null, "url": "none"}));
+        assert_eq!((empty.url, empty.caption.as_deref()), (None, Some("")));
+        assert_eq!(row(&Columns::default(), json!({"url": "none"})).caption, None);
     }
 }

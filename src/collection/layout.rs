@@ -68,14 +68,7 @@ pub(super) fn is_embeddings(folder: &Path) -> bool {
 
 /// Files of a folder with these extensions, by name.
 fn files(folder: &Path, extensions: &[&str]) -> Vec<PathBuf> {
-    let fits = |path: &PathBuf| {
-        let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
-        extensions.contains(&extension.as_str()) && path.is_file()
-    };
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-    let mut found: Vec<PathBuf> = entries.filter(fits).collect();
-    found.sort();
-    found
+    super::files(folder, |name| name.rsplit_once('.').is_some_and(|(_, end)| extensions.contains(&end)))
 }
 
 impl Embeddings {
@@ -120,11 +113,12 @@ impl Embeddings {
         {
             return Self::folder(parent, column);
         }
-        let vectors = files(folder, &["npy"]);
-        if vectors.is_empty() {
-            return Err(bad(folder, "there are no matrices (.npy) in this folder".to_owned()));
+        let (vectors, tables) = (files(folder, &["npy"]), files(folder, &["parquet"]));
+        match (vectors.is_empty(), tables.is_empty()) {
+            (true, true) => Err(bad(folder, "there are no matrices (.npy, .parquet) in this folder".to_owned())),
+            (true, false) => Self::of(folder.to_path_buf(), tables, Vec::new(), Vec::new(), column),
+            (false, _) => Self::of(folder.to_path_buf(), vectors, Vec::new(), tables, column),
         }
-        Self::of(folder.to_path_buf(), vectors, Vec::new(), files(folder, &["parquet"]), column)
     }
 
     fn of(

@@ -13,7 +13,7 @@ use std::path::Path;
 
 use flate2::read::MultiGzDecoder;
 use serde_json::{Map, Value};
-use tar::{Archive, Entries, EntryType};
+use tar::{Archive, Entries, Entry, EntryType};
 
 use super::counted::{Counted, Passed};
 use super::table::EMPTY;
@@ -99,7 +99,7 @@ pub(crate) fn extract(path: &Path, member: &str) -> Result<Vec<u8>> {
     let mut archive = Archive::new(MultiGzDecoder::new(BufReader::with_capacity(1 << 20, file)));
     for entry in archive.entries().map_err(Error::io(path))? {
         let mut entry = entry.map_err(Error::io(path))?;
-        if entry.path_bytes().as_ref() == member.as_bytes() {
+        if member_name(&entry) == member {
             let mut bytes = Vec::new();
             Read::by_ref(&mut entry).take(MAX_PICTURE).read_to_end(&mut bytes).map_err(Error::io(path))?;
             return Ok(bytes);
@@ -146,8 +146,7 @@ fn walk<R: Read>(
         if !matches!(entry.header().entry_type(), EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse) {
             continue;
         }
-        let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        let name = name.strip_prefix("./").unwrap_or(&name).to_owned();
+        let name = member_name(&entry);
         let Some((base, extension)) = parts(&name) else { continue };
         if base != key {
             if hand_over(&key, &mut sample, each).is_break() {
@@ -227,6 +226,12 @@ fn walk<R: Read>(
     }
     let _ = hand_over(&key, &mut sample, each);
     Ok(())
+}
+
+/// The name of a member as it stands in addresses: `tar czf x.tgz .` begins all of them with `./`.
+fn member_name<R: Read>(entry: &Entry<'_, R>) -> String {
+    let name = entry.path_bytes();
+    String::from_utf8_lossy(name.strip_prefix(b"./").unwrap_or(&name)).into_owned()
 }
 
 /// `dir/000.seg.png` as `dir/000` and `seg.png`: the name of the sample ends at its first dot.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
+use super::fresh::Fresh;
 use super::npy::Npy;
 use super::{Row, rows};
 use crate::collection::{ColumnKind, ParquetWriter, SPACE_FILE};
@@ -80,18 +81,14 @@ impl<'a> Export<'a> {
     }
 
     /// Writes to `path`: a folder, which is made, for [`ExportFormat::ClipRetrieval`], a file otherwise. Rows are in the order in
-    /// which the photos came into the library.
+    /// which the photos came into the library. They have their name when everything is written.
     ///
     /// # Errors
     /// [`Error::Io`], also if the file is there or the folder is not empty: nothing is overwritten.
     pub fn run(mut self, path: impl AsRef<Path>) -> Result<Exported> {
-        let path = path.as_ref();
         let snapshot = self.engine.snapshot()?;
-        if path.is_dir() && std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none()) {
-            // An empty folder is as good as none.
-        } else if path.exists() {
-            return Err(Error::Io { path: path.to_path_buf(), source: std::io::ErrorKind::AlreadyExists.into() });
-        }
+        let fresh = Fresh::new(path.as_ref())?;
+        let path = fresh.at();
         let columns = columns(&snapshot)?;
         let mut done = 0;
         let progress = &mut self.progress;
@@ -101,9 +98,9 @@ impl<'a> Export<'a> {
                 progress(done);
             }
         };
-        match self.format {
+        let mut exported = match self.format {
             ExportFormat::ClipRetrieval => {
-                folder(&snapshot, &self.filter, path, self.rows_per_file, &columns, &mut count)
+                folder(&snapshot, &self.filter, path, self.rows_per_file, &columns, &mut count)?
             }
             ExportFormat::Parquet => {
                 let dim = snapshot.encoder.space().dim;
@@ -113,7 +110,7 @@ impl<'a> Export<'a> {
                     file.push(values(&row, &columns), &row.vector)
                 })?;
                 file.finish()?;
-                Ok(Exported { rows: done, files: vec![path.to_path_buf()], captions_left_out: 0 })
+                Exported { rows: done, files: vec![path.to_path_buf()], captions_left_out: 0 }
             }
             ExportFormat::JsonLines => {
                 let mut file = BufWriter::new(File::create(path).map_err(Error::io(path))?);
@@ -130,9 +127,12 @@ impl<'a> Export<'a> {
                     writeln!(file, "{}", Value::Object(line)).map_err(Error::io(path))
                 })?;
                 file.flush().map_err(Error::io(path))?;
-                Ok(Exported { rows: done, files: vec![path.to_path_buf()], captions_left_out: 0 })
+                Exported { rows: done, files: vec![path.to_path_buf()], captions_left_out: 0 }
             }
-        }
+        };
+        exported.files.iter_mut().for_each(|file| *file = fresh.named(file));
+        fresh.finish()?;
+        Ok(exported)
     }
 }
 

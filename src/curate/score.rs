@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use super::fresh::Fresh;
 use super::{Row, rows};
 use crate::catalog::Record;
 use crate::collection::{ColumnKind, ParquetWriter};
@@ -32,6 +33,7 @@ pub struct ScoreCaptions<'a> {
     engine: &'a Engine,
     filter: Filter,
     threshold: f32,
+    progress: Box<dyn FnMut(u64) + 'a>,
 }
 
 /// What was scored.
@@ -56,11 +58,12 @@ impl Pair {
 impl Engine {
     /// Compares every caption with its picture: a request; its `run` does it.
     pub fn score_captions(&self) -> ScoreCaptions<'_> {
-        ScoreCaptions { engine: self, filter: Filter::new(), threshold: f32::NEG_INFINITY }
+        let progress = Box::new(|_| {});
+        ScoreCaptions { engine: self, filter: Filter::new(), threshold: f32::NEG_INFINITY, progress }
     }
 }
 
-impl ScoreCaptions<'_> {
+impl<'a> ScoreCaptions<'a> {
     /// Only photos that the filter lets pass.
     pub fn filter(mut self, filter: Filter) -> Self {
         self.filter = filter;
@@ -73,12 +76,18 @@ impl ScoreCaptions<'_> {
         self
     }
 
+    /// Hears how many photos are done, those without a caption included.
+    pub fn on_progress(mut self, progress: impl FnMut(u64) + 'a) -> Self {
+        self.progress = Box::new(progress);
+        self
+    }
+
     /// Hands over every photo that has a caption and passes, in the order of the library. Captions that have a vector already are
     /// not embedded again.
     ///
     /// # Errors
     /// Errors of catalog, index and encoder, and what `each` returns.
-    pub fn run(self, mut each: impl FnMut(Pair) -> Result<()>) -> Result<Scored> {
+    pub fn run(mut self, mut each: impl FnMut(Pair) -> Result<()>) -> Result<Scored> {
         let snapshot = self.engine.snapshot()?;
         let mut scored = Scored::default();
         let mut keep = |pair: Pair| {
@@ -89,12 +98,17 @@ impl ScoreCaptions<'_> {
             scored.kept += 1;
             each(pair)
         };
-        let mut waiting = Vec::new();
+        let (mut waiting, mut done) = (Vec::new(), 0);
         rows(&snapshot, &self.filter, |row| {
+            done += 1;
             if row.record.caption.is_some() {
                 waiting.push(row);
             }
-            if waiting.len() == BATCH { score(&snapshot, &mut waiting, &mut keep) } else { Ok(()) }
+            if waiting.len() < BATCH {
+                return Ok(());
+            }
+            (self.progress)(done);
+            score(&snapshot, &mut waiting, &mut keep)
         })?;
         score(&snapshot, &mut waiting, &mut keep)?;
         Ok(scored)
@@ -105,11 +119,10 @@ impl ScoreCaptions<'_> {
     /// # Errors
     /// As [`ScoreCaptions::run`], and [`Error::Io`], also if the file is there: nothing is overwritten.
     pub fn write(self, path: impl AsRef<Path>) -> Result<Scored> {
-        let path = path.as_ref();
-        if path.exists() {
-            return Err(Error::Io { path: path.to_path_buf(), source: std::io::ErrorKind::AlreadyExists.into() });
-        }
-        if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("parquet")) {
+        let is_parquet = path.as_ref().extension().is_some_and(|extension| extension.eq_ignore_ascii_case("parquet"));
+        let fresh = Fresh::new(path.as_ref())?;
+        let path = fresh.at();
+        let scored = if is_parquet {
             let columns = [
                 ("path", ColumnKind::Text),
                 ("key", ColumnKind::Integer),
@@ -123,11 +136,14 @@ impl ScoreCaptions<'_> {
                 file.push(columns.iter().map(|(name, _)| line[name].clone()).collect(), &[])
             })?;
             file.finish()?;
-            return Ok(scored);
-        }
-        let mut file = BufWriter::new(File::create_new(path).map_err(Error::io(path))?);
-        let scored = self.run(|pair| writeln!(file, "{}", pair.to_json()).map_err(Error::io(path)))?;
-        file.flush().map_err(Error::io(path))?;
+            scored
+        } else {
+            let mut file = BufWriter::new(File::create(path).map_err(Error::io(path))?);
+            let scored = self.run(|pair| writeln!(file, "{}", pair.to_json()).map_err(Error::io(path)))?;
+            file.flush().map_err(Error::io(path))?;
+            scored
+        };
+        fresh.finish()?;
         Ok(scored)
     }
 }

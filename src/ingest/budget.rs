@@ -37,7 +37,13 @@ pub(crate) struct Held {
 impl Held {
     /// Waits until there is room for the bytes.
     pub(super) fn new(bytes: Vec<u8>, budget: &Arc<Budget>) -> Held {
-        let permit = budget.take(bytes.len() as u64);
+        Held::with(bytes, None, budget)
+    }
+
+    /// The same, where there may be a permit for them already.
+    pub(super) fn with(bytes: Vec<u8>, permit: Option<Permit>, budget: &Arc<Budget>) -> Held {
+        let mut permit = permit.unwrap_or_else(|| budget.take(bytes.len() as u64));
+        permit.keep(bytes.len() as u64);
         Held { bytes, permit }
     }
 }
@@ -56,6 +62,15 @@ impl Budget {
         }
         *out += amount;
         Permit { budget: Arc::clone(self), amount }
+    }
+}
+
+impl Permit {
+    /// Gives back what is more than `amount`.
+    fn keep(&mut self, amount: u64) {
+        let rest = self.amount.saturating_sub(amount);
+        self.amount -= rest;
+        drop(Permit { budget: Arc::clone(&self.budget), amount: rest });
     }
 }
 
@@ -91,6 +106,15 @@ mod tests {
             }
         });
         assert!((60..=100).contains(&most.into_inner()));
+        assert_eq!(*budget.out.lock().unwrap(), 0);
+    }
+
+    #[test]
+    fn what_was_taken_for_more_bytes_than_came_goes_back_at_once() {
+        let budget = Arc::new(Budget::new(100));
+        let held = Held::with(vec![0; 10], Some(budget.take(80)), &budget);
+        assert_eq!(*budget.out.lock().unwrap(), 10);
+        drop(held);
         assert_eq!(*budget.out.lock().unwrap(), 0);
     }
 }

@@ -9,31 +9,10 @@ use super::watch::{Watch, watched};
 use super::writer::{Ingested, Sink};
 use super::{Feed, Stages};
 use super::{captions, embeddings};
-use crate::catalog::{Copies, SourceFile, SourceKind, SourceState, absolute};
-use crate::collection::{Columns, EmbeddingFile, Embeddings, detect, shards};
+use crate::catalog::{Copies, Part, SourceFile, SourceKind, SourceState, absolute};
+use crate::collection::{Columns, EmbeddingFile, Embeddings, detect, lists, shards};
 use crate::image::DecodeOptions;
 use crate::{Error, Result};
-
-/// A part of a collection, so that several machines can each take in one.
-///
-/// Files are dealt out by their number in the order of the request where there are at least as many files as parts; rows and
-/// samples by their number in the file otherwise. The same request gives the same parts on every machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Part {
-    index: u64,
-    count: u64,
-}
-
-impl Part {
-    /// Part `index` of `count`, counted from 0. None if there is no such part.
-    pub fn new(index: u64, count: u64) -> Option<Part> {
-        (index < count).then_some(Part { index, count })
-    }
-
-    fn takes(self, number: u64) -> bool {
-        number % self.count == self.index
-    }
-}
 
 /// A request to take in collections; ends in [`Collect::run`].
 #[must_use = "nothing is taken in before `run`"]
@@ -257,16 +236,20 @@ impl<'a> Collect<'a> {
             let parent = root.parent().map(Path::to_path_buf);
             match detect(&root, vectors) {
                 Some(SourceKind::List)
-                    if known.iter().any(|source| source.path == root && source.kind == SourceKind::Embeddings) =>
+                    if known.iter().any(|source| source.kind == SourceKind::Embeddings && source.is_of(&root)) =>
                 {
                     let reason =
                         "the column that this library has the vectors of must be named again (--vector-column)";
                     return Err(Error::BadCollection { path: root, reason: reason.to_owned() });
                 }
                 Some(SourceKind::Tar) if root.is_dir() => {
-                    found.extend(shards(&root).map(|shard| (shard, SourceKind::Tar, None)));
+                    found.extend(shards(&root).into_iter().map(|shard| (shard, SourceKind::Tar, None)));
                 }
                 Some(SourceKind::Tar) => found.push((root, SourceKind::Tar, None)),
+                Some(SourceKind::List) if root.is_dir() => {
+                    let base = images.clone().unwrap_or_else(|| root.clone());
+                    found.extend(lists(&root).into_iter().map(|list| (list, SourceKind::List, Some(base.clone()))));
+                }
                 Some(SourceKind::List) => found.push((root, SourceKind::List, images.clone().or(parent))),
                 Some(SourceKind::Embeddings) => {
                     let all = Embeddings::open(&root, vectors)?;
@@ -288,7 +271,7 @@ impl<'a> Collect<'a> {
         let mut seen = std::collections::HashSet::new();
         found.retain(|(path, ..)| seen.insert(path.clone()));
         if let Some(part) = self.options.part
-            && found.len() as u64 >= part.count
+            && found.len() as u64 >= part.count()
         {
             let mut number = 0..;
             found.retain(|_| number.next().is_some_and(|number| part.takes(number)));
@@ -298,7 +281,7 @@ impl<'a> Collect<'a> {
         for (path, kind, base) in found {
             let metadata = std::fs::metadata(&path).map_err(Error::io(&path))?;
             let (size, mtime) = (metadata.len(), super::walk::mtime(&metadata));
-            files.push(SourceFile { path, kind, size, mtime, base });
+            files.push(SourceFile { path, kind, size, mtime, base, part: self.options.part });
         }
         Ok((files, embeddings))
     }

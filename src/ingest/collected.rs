@@ -1,5 +1,6 @@
 //! What collections and files beside photos add to the sink: captions, metadata, and how far a source is dealt with.
 
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
@@ -25,8 +26,7 @@ pub(super) struct Tally {
 
 /// Whether a file that is no picture may say something of the photo beside it.
 pub(super) fn speaks_of_photos(path: &Path) -> bool {
-    path.extension()
-        .is_some_and(|extension| extension.eq_ignore_ascii_case("txt") || extension.eq_ignore_ascii_case("json"))
+    is_text(path) || path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"))
 }
 
 /// Opens an index of captions for writing and removes what has no record.
@@ -143,10 +143,13 @@ impl Sink<'_> {
         Ok(())
     }
 
-    /// A photo that changed has a new record: what was said of it beside must be read again.
+    /// A photo has a new record: what is said of it beside must be read, even if those files are as they were. In a first run the
+    /// walk meets them all.
     pub(super) fn look_beside(&mut self, photo: &Path) {
-        for extension in ["txt", "json"] {
-            let path = photo.with_extension(extension);
+        if self.report.first {
+            return;
+        }
+        for path in names_beside(photo) {
             if let Ok(metadata) = std::fs::metadata(&path)
                 && metadata.is_file()
             {
@@ -155,39 +158,90 @@ impl Sink<'_> {
         }
     }
 
-    /// Reads the captions and metadata that stand in files beside photos: `a.txt` and `a.json`, also as `a.jpg.json`. Done after
-    /// all photos are recorded; until then the files are not noted, so an interrupted run finds them new.
+    /// Reads the captions and metadata that stand in files beside photos: `a.txt` and `a.json`, also as `a.jpg.json`. Where nothing
+    /// else speaks of a photo, all of them together are what is said of it. Done after all photos are recorded; until then the files
+    /// are not noted, so an interrupted run finds them new.
     pub(super) fn attach_beside(&mut self) -> Result<()> {
-        if self.beside.is_empty() {
+        let (there, vanished) = (std::mem::take(&mut self.beside), std::mem::take(&mut self.vanished));
+        if there.is_empty() && vanished.is_empty() {
             return Ok(());
         }
         let reader = self.database.read()?;
-        for file in std::mem::take(&mut self.beside) {
-            let photos = reader.beside(&file.path)?;
-            if !photos.is_empty() && file.size <= MAX_BESIDE {
-                match read_beside(&file.path) {
-                    Ok((caption, fields)) => self.changes.extend(photos.into_iter().map(|key| {
-                        let item = Box::new(Item { fields: fields.clone(), ..Item::default() });
-                        Change::Describe { key, caption: caption.clone(), item }
-                    })),
-                    Err(reason) => {
-                        self.skip(file.path.clone(), crate::Error::BadCollection { path: file.path.clone(), reason })
-                    }
-                }
+        let mut photos = BTreeMap::new();
+        for file in there {
+            for (key, photo, alone) in reader.beside(&file.path)? {
+                let (_, files) = photos.entry(key).or_insert_with(|| (alone, names_beside(&photo)));
+                files.push(file.path.clone());
             }
             let File { path, size, mtime, .. } = file;
             self.changes.push(Change::Skip { path, size, mtime, reason: None });
+        }
+        for (key, photo, alone) in vanished.iter().map(|path| reader.beside(path)).collect::<Result<Vec<_>>>()?.concat()
+        {
+            photos.entry(key).or_insert_with(|| (alone, names_beside(&photo)));
+        }
+        let mut told = HashSet::new();
+        for (key, (alone, mut files)) in photos {
+            // What a text says comes after what an object says, and wins.
+            files.sort_by_key(|file| is_text(file));
+            files.dedup();
+            let (mut caption, mut item) = (None, Item { alone, ..Item::default() });
+            for path in files {
+                match read_beside(&path) {
+                    Ok((said, fields)) => {
+                        caption = said.or(caption);
+                        item.fields.extend(fields);
+                    }
+                    Err(reason) if told.insert(path.clone()) => {
+                        self.skip(path.clone(), crate::Error::BadCollection { path, reason });
+                    }
+                    Err(_) => {}
+                }
+            }
+            self.changes.push(Change::Describe { key, caption, item: Box::new(item) });
+        }
+        Ok(())
+    }
+
+    /// Takes away the vectors of captions that are about to change, before the catalog says so: a caption without a vector gets one,
+    /// and one with the vector of another text would keep it.
+    pub(super) fn drop_old_captions(&mut self) -> Result<()> {
+        let Some(captions) = &mut self.captions else { return Ok(()) };
+        let reader = self.database.read()?;
+        for change in &self.changes {
+            let Change::Describe { key, caption, item } = change else { continue };
+            let before = reader.caption(*key)?;
+            if Said::caption_after(caption.as_deref(), item, before.as_deref()) != before.as_deref() {
+                captions.remove(*key)?;
+            }
         }
         Ok(())
     }
 }
 
-/// The caption and the metadata of a file.
+/// Files that may speak of a photo.
+fn names_beside(photo: &Path) -> Vec<PathBuf> {
+    let with = |end: &str| {
+        let mut name = photo.as_os_str().to_owned();
+        name.push(end);
+        PathBuf::from(name)
+    };
+    vec![photo.with_extension("json"), with(".json"), photo.with_extension("txt"), with(".txt")]
+}
+
+fn is_text(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("txt"))
+}
+
+/// The caption and the metadata of a file; nothing of one that is not there or too large.
 fn read_beside(path: &Path) -> Result<(Option<String>, Map<String, Value>), String> {
+    if !std::fs::metadata(path).is_ok_and(|file| file.is_file() && file.len() <= MAX_BESIDE) {
+        return Ok((None, Map::new()));
+    }
     let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
     let clean =
         |text: &str| Some(text.trim().trim_start_matches('\u{feff}').to_owned()).filter(|text| !text.is_empty());
-    if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("txt")) {
+    if is_text(path) {
         return Ok((clean(&String::from_utf8_lossy(&bytes)), Map::new()));
     }
     match serde_json::from_slice(&bytes) {

@@ -48,28 +48,35 @@ impl Table {
     /// What is known at and below `scope`. Photos in `missing` have no vector and count as changed.
     pub(super) fn load(catalog: &Catalog, scope: &[PathBuf], whose: Whose, missing: &Keys) -> Result<Table> {
         let mut table = Table { whose, ..Table::default() };
-        catalog.read()?.known(scope, whose, |known| {
-            let print = fingerprint(&known.path);
-            let (mut size, mtime) = (known.size, known.mtime);
-            let (key, gone) = match known.kind {
-                Kind::Photo { key, gone } => {
-                    if missing.contains(key) {
-                        // No file has this size.
-                        size = u64::MAX;
-                    }
-                    (Some(key), gone)
-                }
-                Kind::Skipped { reason, now } => {
-                    if !now {
-                        size = u64::MAX;
-                    }
-                    table.reasons.extend(reason.map(|reason| (print, reason)));
-                    (None, false)
-                }
-            };
-            table.entries.insert(print, Entry { size, mtime, key, gone, seen: false });
-        })?;
+        catalog.read()?.known(scope, whose, |known| table.note(known, missing))?;
         Ok(table)
+    }
+
+    /// Also what is known of addresses of the web that failed for good.
+    pub(super) fn load_failed_addresses(&mut self, catalog: &Catalog) -> Result<()> {
+        catalog.read()?.failed_addresses(|known| self.note(known, &Keys::default()))
+    }
+
+    fn note(&mut self, known: Known, missing: &Keys) {
+        let print = fingerprint(&known.path);
+        let (mut size, mtime) = (known.size, known.mtime);
+        let (key, gone) = match known.kind {
+            Kind::Photo { key, gone } => {
+                if missing.contains(key) {
+                    // No file has this size.
+                    size = u64::MAX;
+                }
+                (Some(key), gone)
+            }
+            Kind::Skipped { reason, now } => {
+                if !now {
+                    size = u64::MAX;
+                }
+                self.reasons.extend(reason.map(|reason| (print, reason)));
+                (None, false)
+            }
+        };
+        self.entries.insert(print, Entry { size, mtime, key, gone, seen: false });
     }
 
     /// Compares a file with what is known of it, and notes that it is there.

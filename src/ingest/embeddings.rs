@@ -141,7 +141,7 @@ impl Rows<'_> {
         // clip-retrieval calls the names of samples paths too.
         let is_path = |path: &String| path.contains(['/', '\\', '.']);
         let link = row.path.filter(|path| is_path(path) || row.url.is_none()).or(row.url);
-        let item = Item { source: Some(reading.state.id), start: None, fields: row.fields };
+        let item = Item { source: Some(reading.state.id), fields: row.fields, ..Item::default() };
         sink.put(
             record.said(Some(Box::new(Said { link, caption: row.caption, item }))),
             &vector,

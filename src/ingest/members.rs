@@ -58,7 +58,14 @@ struct Pass<'a, 'f> {
 impl Members<'_> {
     pub(super) fn feed(&self, feed: &Feed<'_, Walked>) -> Result<(), Stopped> {
         let scope: Vec<PathBuf> = self.read.iter().map(|reading| reading.file.path.clone()).collect();
-        let mut table = match Table::load(self.catalog, &scope, Whose::All, self.missing) {
+        let lists = self.read.iter().any(|reading| reading.file.kind == SourceKind::List);
+        let known = Table::load(self.catalog, &scope, Whose::All, self.missing).and_then(|mut table| {
+            if lists {
+                table.load_failed_addresses(self.catalog)?;
+            }
+            Ok(table)
+        });
+        let mut table = match known {
             Ok(table) => table,
             Err(error) => return feed.event(Event::Other(Walked::Failed(error))),
         };
@@ -158,7 +165,7 @@ impl Pass<'_, '_> {
             Bytes::At(start) => Some(*start),
             Bytes::Here(_) => None,
         };
-        let item = Item { source: Some(self.reading.state.id), start, fields: sample.fields };
+        let item = Item { source: Some(self.reading.state.id), start, fields: sample.fields, alone: true };
         let said = Some(Box::new(Said { link: None, caption: sample.caption, item }));
         let file = File { path, size: sample.size, mtime: sample.mtime, said };
         let given = |bytes, held: &Arc<Budget>| match bytes {
@@ -250,7 +257,9 @@ impl Pass<'_, '_> {
             Ok(fields) => self.members.options.columns.row(fields),
             Err(reason) => return self.trouble(at(list), reason),
         };
-        let item = Item { source: Some(self.reading.state.id), start: None, fields: row.fields };
+        // Beside a picture of this machine there may be other files that speak of it.
+        let alone = row.path.is_none();
+        let item = Item { source: Some(self.reading.state.id), start: None, fields: row.fields, alone };
         let said = Some(Box::new(Said { link: None, caption: row.caption, item }));
         match (row.path, row.url) {
             (Some(path), _) => {
@@ -312,12 +321,19 @@ impl Pass<'_, '_> {
                 _ => self.feed.check(),
             };
         }
+        let file = File { path, size: 0, mtime: 0, said };
+        // What failed for good stays so until the list, or this program, is another one.
+        if let Verdict::Skipped(Some(reason)) = self.table.judge(&file)
+            && !self.reading.state.changed
+        {
+            return self.feed.event(Event::Other(Walked::StillSkipped(file.path, reason)));
+        }
         let Some(downloads) = &self.downloads else {
             self.unasked += 1;
             return self.feed.check();
         };
         self.sent += 1;
-        downloads.send(File { path, size: 0, mtime: 0, said }).map_err(|_| Stopped)
+        downloads.send(file).map_err(|_| Stopped)
     }
 }
 
@@ -326,8 +342,10 @@ impl Pass<'_, '_> {
 fn download(files: &Receiver<File>, fetcher: &Fetcher, feed: &Feed<'_, Walked>, held: &Arc<Budget>) {
     for file in files {
         let url = file.path.to_string_lossy();
-        let sent = match fetcher.fetch(&url, || feed.check().is_ok()) {
-            Ok(bytes) => feed.file(Candidate::new(file, false).given(Given::Held(Held::new(bytes, held)))),
+        let sent = match fetcher.fetch_within(&url, || feed.check().is_ok(), |bytes| held.take(bytes)) {
+            Ok((bytes, permit)) => {
+                feed.file(Candidate::new(file, false).given(Given::Held(Held::with(bytes, permit, held))))
+            }
             Err(error) => feed.event(Event::Skipped(file, None, error)),
         };
         if sent.is_err() {

@@ -3,8 +3,9 @@
 //! Records are copied with their vectors under new keys. What is in the library already, by path, stays as it is: so a merge that
 //! was interrupted goes on where it was, and of two parts that overlap the first one wins.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use tintype_index::Index;
@@ -15,7 +16,7 @@ use super::request::{Counters, Report, Target};
 use super::watch::{Watch, watched};
 use super::writer::Sink;
 use crate::catalog::{
-    CAPTIONS, Catalog, Change, Copies, Hash, Item, KeptFeatures, Key, Record, SourceFile, absolute, fingerprint,
+    CAPTIONS, Catalog, Change, Copies, Hash, Item, KeptFeatures, Key, Part, Record, SourceFile, absolute, fingerprint,
 };
 use crate::{Error, Result};
 
@@ -31,7 +32,7 @@ pub struct Merge<'a> {
 }
 
 /// A library that is read.
-struct Part {
+struct Library {
     catalog: Catalog,
     vectors: tintype_index::Reader,
     captions: Option<tintype_index::Reader>,
@@ -80,7 +81,7 @@ impl<'a> Merge<'a> {
             };
             let vectors = Index::open(dir.join(&space.directory))?.reader()?;
             let (copies, features) = (Copies::of(&dir), KeptFeatures::of(&dir)?);
-            parts.push(Part { vectors, captions, catalog, copies, features });
+            parts.push(Library { vectors, captions, catalog, copies, features });
         }
         let mut watch = std::mem::take(&mut self.watch);
         let writer = watch.writer(self.target.catalog)?;
@@ -108,7 +109,7 @@ impl<'a> Merge<'a> {
 }
 
 fn copy(
-    parts: &[Part],
+    parts: &[Library],
     beside: &Beside,
     sink: &mut Sink<'_>,
     counters: &Counters,
@@ -119,7 +120,7 @@ fn copy(
     sink.database.read()?.paths(|path| {
         there.insert(fingerprint(path));
     })?;
-    let mut sources: HashMap<PathBuf, (i64, bool)> = HashMap::new();
+    let mut sources: HashMap<PathBuf, Taken> = HashMap::new();
     let mut keys = Vec::new();
     for part in parts {
         let found: Vec<Key> = part.catalog.read()?.keys(false)?.iter().collect();
@@ -130,7 +131,8 @@ fn copy(
     let mut ticked = Instant::now();
     for (part, keys) in parts.iter().zip(keys) {
         let reader = part.catalog.read()?;
-        let ours = take_sources(&reader.source_files()?, &mut sources, sink)?;
+        let files = reader.source_files()?;
+        let ours = take_sources(&files, &mut sources, sink)?;
         for (root, _) in reader.roots()? {
             sink.indexed(&root);
         }
@@ -154,7 +156,7 @@ fn copy(
                     None => None,
                 };
                 let source = record.source.and_then(|source| ours.get(&source).copied());
-                let item = Some(Box::new(Item { source, start, fields }));
+                let item = Some(Box::new(Item { source, start, fields, alone: false }));
                 beside.copies.keep(&record.hash, u64::MAX, || part.copies.find(&record.hash));
                 sink.put(Record { source, item, ..record }, &vector, caption.as_deref())?;
             }
@@ -169,28 +171,55 @@ fn copy(
                 sink.commit(counters, watch)?;
             }
         }
+        // Only now are the rows here that were dealt with there.
+        for (id, file, done, _) in &files {
+            if file.part.is_none() {
+                sink.rows_done(ours[id], *done);
+            }
+        }
     }
-    // A file whose parts are all here and were all read to their end is here whole.
-    sink.changes.extend(sources.into_values().filter(|(_, complete)| *complete).map(|(id, _)| Change::Complete(id)));
+    sink.changes.extend(sources.into_values().filter(Taken::is_whole).map(|taken| Change::Complete(taken.id)));
     Ok(())
 }
 
-/// The sources of a part, by their numbers there, as numbers here.
+/// A file that libraries came from, and what they have of it.
+struct Taken {
+    id: i64,
+    size: u64,
+    mtime: i64,
+    /// The parts that were read to their end; none for all of it.
+    parts: HashSet<Option<Part>>,
+}
+
+impl Taken {
+    /// Whether everything that is in the file is here: somebody had it all, or all parts of one division are there.
+    fn is_whole(&self) -> bool {
+        let has_all = |part: Part| part.all().all(|part| self.parts.contains(&Some(part)));
+        self.parts.contains(&None) || self.parts.iter().flatten().any(|part| has_all(*part))
+    }
+}
+
+/// The sources of a library, by their numbers there, as numbers here.
 fn take_sources(
     files: &[(i64, SourceFile, u64, bool)],
-    sources: &mut HashMap<PathBuf, (i64, bool)>,
+    sources: &mut HashMap<PathBuf, Taken>,
     sink: &mut Sink<'_>,
 ) -> Result<HashMap<i64, i64>> {
     let mut ours = HashMap::new();
-    for (id, file, done, complete) in files {
-        let known = sources.get(Path::new(&file.path)).copied();
-        let (here, before) = match known {
-            Some(known) => known,
-            None => (sink.catalog.sources(std::slice::from_ref(file))?[0].id, true),
+    for (id, file, _, complete) in files {
+        let taken = match sources.entry(file.path.clone()) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                let whole = SourceFile { part: None, ..file.clone() };
+                let id = sink.catalog.sources(&[whole])?[0].id;
+                new.insert(Taken { id, size: file.size, mtime: file.mtime, parts: HashSet::new() })
+            }
         };
-        sources.insert(file.path.clone(), (here, before && *complete));
-        sink.rows_done(here, *done);
-        ours.insert(*id, here);
+        // Parts of two states of a file are no whole.
+        if *complete && (taken.size, taken.mtime) == (file.size, file.mtime) {
+            taken.parts.insert(file.part);
+        }
+        ours.insert(*id, taken.id);
     }
     Ok(ours)
 }

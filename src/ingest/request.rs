@@ -11,7 +11,7 @@ use super::pipeline::{Candidate, Event, Feed, Stages, Stopped};
 use super::walk::{Roots, Rules, Step};
 use super::watch::{Watch, watched};
 use super::writer::{Ingested, Sink};
-use crate::catalog::{Catalog, Hash, KeptFeatures, Key, Keys, Said, Whose};
+use crate::catalog::{Catalog, Hash, KeptFeatures, Key, Keys, Part, Said, Whose};
 use crate::image::DecodeOptions;
 use crate::model::Encode;
 use crate::{Error, Result};
@@ -97,6 +97,7 @@ pub struct Ingest<'a> {
     target: Target<'a>,
     paths: Vec<PathBuf>,
     rules: Rules,
+    part: Option<Part>,
     threads: usize,
     max_pixels: u64,
     watch: Watch<'a>,
@@ -129,7 +130,7 @@ impl<'a> Ingest<'a> {
     pub(crate) fn new(target: Target<'a>, paths: Vec<PathBuf>) -> Ingest<'a> {
         let rules = Rules { library: target.library.to_path_buf(), ..Rules::default() };
         let max_pixels = DecodeOptions::default().max_pixels;
-        Ingest { target, paths, rules, threads: default_threads(), max_pixels, watch: Watch::default() }
+        Ingest { target, paths, rules, part: None, threads: default_threads(), max_pixels, watch: Watch::default() }
     }
 
     /// Also leaves out what matches this pattern, in the syntax of `.gitignore`, relative to each path that was given. Adds to
@@ -149,6 +150,12 @@ impl<'a> Ingest<'a> {
     /// Follows symbolic links below the paths that were given. Off by default.
     pub fn follow_links(mut self, yes: bool) -> Self {
         self.rules.follow_links = yes;
+        self
+    }
+
+    /// Only a part of the photos; nothing is said of the others, and those that the library has stay in it.
+    pub fn part(mut self, part: Part) -> Self {
+        self.part = Some(part);
         self
     }
 
@@ -192,7 +199,8 @@ impl<'a> Ingest<'a> {
             stop: &AtomicBool::new(false),
         };
         let walk = |feed: &Feed<'_, Walked>| {
-            let _ = walk(feed, catalog, &roots, &scope, &self.rules, &missing, &counters);
+            let known = Table::load(catalog, &scope, Whose::Walked, &missing);
+            let _ = walk(feed, known, &roots, &self.rules, self.part, &counters);
         };
         let watch = &mut self.watch;
         let ended = stages.run(walk, |events| sink.drain(events, &counters, watch));
@@ -221,14 +229,13 @@ impl<'a> Ingest<'a> {
 /// The source of an ingest: the walk, compared with the catalog.
 fn walk(
     feed: &Feed<'_, Walked>,
-    catalog: &Catalog,
+    known: Result<Table>,
     roots: &Roots,
-    scope: &[PathBuf],
     rules: &Rules,
-    missing: &Keys,
+    part: Option<Part>,
     counters: &Counters,
 ) -> Result<(), Stopped> {
-    let mut table = match Table::load(catalog, scope, Whose::Walked, missing) {
+    let mut table = match known {
         Ok(table) => table,
         Err(error) => return feed.event(Event::Other(Walked::Failed(error))),
     };
@@ -237,8 +244,13 @@ fn walk(
             Step::File(file) => file,
             Step::Unreadable(path, error) => return feed.event(Event::Other(Walked::Unreadable(path, error))),
         };
+        // One that is another part's is there all the same.
+        let verdict = table.judge(&file);
+        if part.is_some_and(|part| !part.takes_file(roots.above(&file.path), &file.path)) {
+            return feed.check();
+        }
         counters.found.fetch_add(1, Ordering::Relaxed);
-        match table.judge(&file) {
+        match verdict {
             Verdict::New => feed.file(Candidate::new(file, false)),
             Verdict::Changed => feed.file(Candidate::new(file, true)),
             Verdict::Back(key) => feed.event(Event::Other(Walked::Back(key))),

@@ -114,6 +114,13 @@ impl Roots {
         self.dirs().chain(self.files.iter().map(PathBuf::as_path))
     }
 
+    /// The outermost folder that a file is in, so that where it is in that does not depend on which folders inside are named too; the
+    /// folder of a file that was named.
+    pub(super) fn above<'p>(&'p self, file: &'p Path) -> &'p Path {
+        let outermost = file.ancestors().skip(1).filter(|above| self.dirs.contains(*above)).last();
+        outermost.or(file.parent()).unwrap_or(file)
+    }
+
     /// Roots without those inside others: what they cover together, each part once.
     pub(super) fn outermost(&self) -> Vec<PathBuf> {
         let inside = |path: &Path| path.ancestors().skip(1).any(|above| self.dirs.contains(above));

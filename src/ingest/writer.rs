@@ -107,6 +107,8 @@ pub(super) struct Sink<'a> {
     unreadable: Vec<Option<PathBuf>>,
     /// Files that may hold the captions of photos beside them.
     pub(super) beside: Vec<File>,
+    /// Those of them that are not there any more.
+    pub(super) vanished: Vec<PathBuf>,
     /// Sources that are being read.
     pub(super) tallies: HashMap<i64, Tally>,
     /// Sources of which everything has arrived.
@@ -167,6 +169,7 @@ impl<'a> Sink<'a> {
             failed: HashMap::new(),
             unreadable: Vec::new(),
             beside: Vec::new(),
+            vanished: Vec::new(),
             tallies: HashMap::new(),
             concluded: 0,
             report: Report { first, ..Report::default() },
@@ -273,7 +276,7 @@ impl<'a> Sink<'a> {
         self.next_key += 1;
         self.report.embedded += 1;
         self.count(known);
-        if known && record.source.is_none() {
+        if record.source.is_none() {
             self.look_beside(&record.path);
         }
         self.settle(record.source, true);
@@ -336,6 +339,9 @@ impl<'a> Sink<'a> {
             self.index.add(key, &vector)?;
             self.count(known);
             self.settled(&file, true);
+            if file.said.is_none() {
+                self.look_beside(&file.path);
+            }
             let copy = Record { key, path: file.path, size: file.size, mtime: file.mtime, ..record };
             self.changes.push(Change::Put(Box::new(copy.said(file.said))));
         } else {
@@ -403,6 +409,9 @@ impl<'a> Sink<'a> {
 
     /// A path that was skipped earlier is not there.
     pub(super) fn forget(&mut self, path: PathBuf) {
+        if speaks_of_photos(&path) {
+            self.vanished.push(path.clone());
+        }
         self.changes.push(Change::Forget(path));
     }
 
@@ -424,6 +433,7 @@ impl<'a> Sink<'a> {
     pub(super) fn write(&mut self, counters: &Counters, watch: &mut Watch<'_>) -> Result<()> {
         let start = Instant::now();
         self.index.commit()?;
+        self.drop_old_captions()?;
         if let Some(captions) = &mut self.captions {
             captions.commit()?;
         }

@@ -80,7 +80,7 @@ fn captions_without_pictures_are_found_by_what_they_mean() {
 }
 
 /// A matrix of so many rows of three numbers.
-fn npy(rows: u32) -> Vec<u8> {
+pub(crate) fn npy(rows: u32) -> Vec<u8> {
     let number = |n: u32| (n.wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 23) as f32 - 1.0;
     let header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, 3), }}");
     let mut file = b"\x93NUMPY\x01\x00\x76\x00".to_vec();

@@ -2,9 +2,12 @@
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::json;
-use tintype::Download;
+use tintype::collection::detect;
+use tintype::{Download, Ranking, SourceKind};
 
 use super::{Place, lines, picture};
 
@@ -88,12 +91,141 @@ fn captions_beside_pictures_are_theirs_and_stay_up_to_date() {
     assert_eq!(place.encoder.pictures(), 3);
 }
 
+#[test]
+fn a_caption_that_changed_is_found_by_what_it_means_now() {
+    let place = Place::new();
+    std::fs::create_dir(place.path("p")).unwrap();
+    for n in 0..3 {
+        std::fs::write(place.path(&format!("p/{n}.png")), picture(n)).unwrap();
+    }
+    let list = |first: &str| format!("path,caption\np/0.png,{first}\np/1.png,green\np/2.png,blue\n");
+    std::fs::write(place.path("list.csv"), list("red")).unwrap();
+    let engine = place.engine();
+    engine.collect([place.path("list.csv")]).run().unwrap();
+    assert_eq!(engine.embed_captions().run().unwrap(), 3);
+    let best = |text: &str| engine.search(text).ranking(Ranking::Caption).limit(1).run().unwrap().remove(0);
+    assert_eq!(best("red").path, place.path("p/0.png"));
+    std::fs::write(place.path("list.csv"), list("white")).unwrap();
+    engine.collect([place.path("list.csv")]).run().unwrap();
+    assert_eq!(engine.status().unwrap().caption_vectors, 2, "the vector of another text is worse than none");
+    assert_eq!(engine.embed_captions().run().unwrap(), 1);
+    let found = best("white");
+    assert!(found.path == place.path("p/0.png") && found.score > 0.99, "{found:?}");
+    assert_eq!(engine.score_captions().run(|_| Ok(())).unwrap().pairs, 3);
+    assert_eq!(engine.embed_captions().run().unwrap(), 0);
+}
+
+#[test]
+fn a_value_that_a_list_takes_back_is_not_found_any_more() {
+    let place = Place::new();
+    std::fs::write(place.path("0.png"), picture(0)).unwrap();
+    std::fs::write(
+        place.path("list.jsonl"),
+        "{\"path\": \"0.png\", \"caption\": \"a cat\", \"stars\": 4, \"by\": \"me\"}\n",
+    )
+    .unwrap();
+    let engine = place.engine();
+    engine.collect([place.path("list.jsonl")]).run().unwrap();
+    assert_eq!(engine.search("text:cat where:\"stars = 4\"").run().unwrap().len(), 1);
+    std::fs::write(place.path("list.jsonl"), "{\"path\": \"0.png\", \"caption\": null, \"stars\": null}\n").unwrap();
+    engine.collect([place.path("list.jsonl")]).run().unwrap();
+    assert_eq!(engine.search("text:cat").run().unwrap().len(), 0);
+    assert_eq!(engine.search("where:\"stars = 4\"").run().unwrap().len(), 0);
+    let hit = engine.search("where:\"by = 'me'\"").run().unwrap().remove(0);
+    assert_eq!(hit.record.caption, None, "what the row does not name stays");
+}
+
+#[test]
+fn a_file_beside_a_picture_that_is_empty_or_gone_says_nothing() {
+    let place = Place::new();
+    std::fs::create_dir(place.path("p")).unwrap();
+    std::fs::write(place.path("p/a.png"), picture(1)).unwrap();
+    std::fs::write(place.path("p/a.txt"), "a cat on a mat").unwrap();
+    std::fs::write(place.path("p/a.json"), "{\"caption\": \"an animal\", \"stars\": 4, \"by\": \"me\"}").unwrap();
+    let engine = place.engine();
+    engine.ingest([place.path("p")]).run().unwrap();
+    let about = || {
+        let record = engine.record(place.path("p/a.png")).unwrap().unwrap();
+        (record.caption, engine.metadata(&[record.key]).unwrap().remove(0).len())
+    };
+    let caption = |text: &str| Some(text.to_owned());
+    assert_eq!(about(), (caption("a cat on a mat"), 2));
+    assert_eq!(engine.embed_captions().run().unwrap(), 1);
+    std::fs::write(place.path("p/a.txt"), "").unwrap();
+    engine.ingest([place.path("p")]).run().unwrap();
+    assert_eq!(about(), (caption("an animal"), 2), "the other file still speaks");
+    assert_eq!((engine.search("text:mat").run().unwrap().len(), engine.status().unwrap().caption_vectors), (0, 0));
+    std::fs::write(place.path("p/a.json"), "{\"by\": \"me\"}").unwrap();
+    engine.ingest([place.path("p")]).run().unwrap();
+    assert_eq!(about(), (None, 1));
+    std::fs::remove_file(place.path("p/a.json")).unwrap();
+    engine.ingest([place.path("p")]).run().unwrap();
+    assert_eq!(about(), (None, 0));
+    // A caption that was there before its picture.
+    std::fs::write(place.path("p/b.txt"), "a dog").unwrap();
+    engine.ingest([place.path("p")]).run().unwrap();
+    std::fs::write(place.path("p/b.png"), picture(2)).unwrap();
+    engine.ingest([place.path("p")]).run().unwrap();
+    assert_eq!(engine.search("text:dog").run().unwrap()[0].path, place.path("p/b.png"));
+}
+
+#[test]
+fn a_folder_of_lists_is_a_collection() {
+    let place = Place::new();
+    std::fs::create_dir_all(place.path("lists")).unwrap();
+    for n in 0..4 {
+        std::fs::write(place.path(&format!("{n}.png")), picture(n)).unwrap();
+    }
+    std::fs::write(place.path("lists/b.csv"), "path,caption\n../0.png,a cat\n../1.png,a dog\n").unwrap();
+    std::fs::write(place.path("lists/a.jsonl"), "{\"path\": \"../2.png\", \"caption\": \"a cow\"}\n").unwrap();
+    std::fs::write(place.path("lists/_SUCCESS"), "").unwrap();
+    assert_eq!(detect(&place.path("lists"), None), Some(SourceKind::List));
+    let engine = place.engine();
+    let report = engine.collect([place.path("lists")]).run().unwrap();
+    assert_eq!((report.added, lines(&report, &place), engine.status().unwrap().sources.len()), (3, vec![], 2));
+    assert_eq!(engine.collect([place.path("lists")]).run().unwrap().bytes, 0);
+    // Photos beside a list, or below it, are photos.
+    assert_eq!(detect(&place.path(""), None), None);
+    std::fs::create_dir(place.path("lists/photos")).unwrap();
+    assert_eq!(detect(&place.path("lists"), None), None);
+
+    std::fs::create_dir(place.path("vectors-in")).unwrap();
+    std::fs::copy(super::fixture("vectors.parquet"), place.path("vectors-in/0.parquet")).unwrap();
+    assert_eq!(detect(&place.path("vectors-in"), None), Some(SourceKind::Embeddings));
+    let vectors = super::declared(&place, 49);
+    assert_eq!(vectors.collect([place.path("vectors-in")]).run().unwrap().added, 10);
+}
+
+#[test]
+fn whole_numbers_keep_their_digits() {
+    let place = Place::new();
+    std::fs::write(place.path("0.png"), picture(0)).unwrap();
+    std::fs::write(
+        place.path("list.jsonl"),
+        "{\"path\": \"0.png\", \"hash\": 18446744073709551557, \"id\": -9223372036854775808}\n",
+    )
+    .unwrap();
+    let engine = place.engine();
+    engine.collect([place.path("list.jsonl")]).run().unwrap();
+    let hit = engine.search("where:\"hash = '18446744073709551557'\"").run().unwrap().remove(0);
+    let about = engine.metadata(&[hit.record.key]).unwrap().remove(0);
+    assert_eq!((&about["hash"], &about["id"]), (&json!("18446744073709551557"), &json!(i64::MIN)));
+}
+
 /// Serves pictures by their number; `/7` is none.
 fn server() -> String {
+    counted_server().0
+}
+
+/// The same, with how many requests there were.
+fn counted_server() -> (String, Arc<AtomicU64>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
+    let requests = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&requests);
     std::thread::spawn(move || {
         for stream in listener.incoming() {
+            count.fetch_add(1, Ordering::SeqCst);
             let mut stream = stream.unwrap();
             let mut request = [0; 2048];
             let read = stream.read(&mut request).unwrap();
@@ -102,13 +234,14 @@ fn server() -> String {
             let (status, body) = match number {
                 Some(7) => ("200 OK", b"<html>".to_vec()),
                 Some(n) => ("200 OK", picture(n)),
+                None if line.contains("/busy ") => ("503 Service Unavailable", Vec::new()),
                 None => ("404 Not Found", Vec::new()),
             };
             let head = format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
             let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body));
         }
     });
-    format!("http://{address}")
+    (format!("http://{address}"), requests)
 }
 
 #[test]
@@ -173,4 +306,25 @@ fn what_is_kept_of_the_web_serves_another_model_and_goes_with_its_photo() {
     assert!(switched.skipped[0].error.to_string().contains("--download"), "{:?}", switched.skipped);
     let report = bare.collect([&list]).download(download).run().unwrap();
     assert_eq!((report.embedded, bare.status().unwrap().photos), (6, 6), "fetched anew");
+}
+
+#[test]
+fn links_that_failed_for_good_are_not_asked_again() {
+    let place = Place::new();
+    let (host, requests) = counted_server();
+    let list = place.path("list.jsonl");
+    let row = |name: &str| format!("{}\n", json!({"url": format!("{host}/{name}")}));
+    std::fs::write(&list, ["0", "7", "missing", "busy"].map(row).concat()).unwrap();
+    let mut download = Download::default();
+    (download.private_addresses, download.retries) = (true, 0);
+    let engine = place.engine();
+    let take_in = || {
+        let report = engine.collect([&list]).download(download).run().unwrap();
+        (report.added, report.skipped.len(), requests.swap(0, Ordering::SeqCst))
+    };
+    assert_eq!(take_in(), (1, 3, 4));
+    assert_eq!(take_in(), (0, 3, 1), "only what may be otherwise another time is asked again");
+    std::fs::write(&list, ["0", "7", "missing", "1"].map(row).concat()).unwrap();
+    assert_eq!(take_in(), (1, 2, 3), "of another list everything that is not there");
+    assert_eq!(take_in(), (0, 0, 0));
 }

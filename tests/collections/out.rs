@@ -153,3 +153,108 @@ fn captions_are_scored_against_their_pictures() {
     let scored = engine.score_captions().write(place.path("s.parquet")).unwrap();
     assert_eq!((scored.pairs, scored.kept), (2, 2));
 }
+
+#[test]
+fn an_export_has_its_name_when_it_is_whole() {
+    let place = Place::new();
+    let engine = declared(&place, 3);
+    std::fs::write(place.path("m.npy"), super::embeddings::npy(600)).unwrap();
+    engine.collect([place.path("m.npy")]).run().unwrap();
+    for (format, name) in [
+        (ExportFormat::JsonLines, "out.jsonl"),
+        (ExportFormat::Parquet, "out.parquet"),
+        (ExportFormat::ClipRetrieval, "out"),
+    ] {
+        let (path, mut looks) = (place.path(name), 0);
+        let request = engine.export(format).on_progress(|_| {
+            looks += 1;
+            assert!(!path.exists(), "{name} is not whole yet");
+        });
+        let exported = request.run(&path).unwrap();
+        assert!(exported.rows == 600 && exported.files.iter().all(|file| file.is_file() && file.starts_with(&path)));
+        assert_eq!(looks, 2);
+    }
+    std::fs::create_dir(place.path("empty")).unwrap();
+    engine.export(ExportFormat::ClipRetrieval).run(place.path("empty")).unwrap();
+    let left = std::fs::read_dir(place.path("")).unwrap().flatten();
+    let left: Vec<_> =
+        left.map(|entry| entry.file_name()).filter(|name| name.to_str().unwrap().starts_with('.')).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn groups_of_near_duplicates_are_those_that_comparing_every_pair_gives() {
+    let data = std::env::var_os("TINTYPE_TEST_DATA")
+        .map_or_else(|| std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"), Into::into);
+    let Ok(file) = std::fs::File::open(data.join("data/clip-vectors/images-100k-f16.npy")) else {
+        println!("skipped: no vectors in {}", data.display());
+        return;
+    };
+    let (rows, dim) = (4_000_usize, 512);
+    let mut numbers = Vec::new();
+    std::io::copy(&mut std::io::Read::take(file, (128 + rows * dim * 2) as u64), &mut numbers).unwrap();
+    // Besides, 500 rows that are the first one, nearly: more than anybody's nearest neighbours.
+    let mut vectors = numbers.split_off(128);
+    for n in 0..500 {
+        let mut row = vectors[..dim * 2].to_vec();
+        row[n * 2 % (dim * 2)] ^= 1 << (n % 8);
+        vectors.extend(row);
+    }
+    let about = format!("{{'descr': '<f2', 'fortran_order': False, 'shape': ({}, {dim}), }}", rows + 500);
+    let mut matrix = b"\x93NUMPY\x01\x00\x76\x00".to_vec();
+    matrix.extend(format!("{about:<117}\n").as_bytes());
+    matrix.extend(vectors);
+    let place = Place::new();
+    std::fs::write(place.path("m.npy"), matrix).unwrap();
+    let engine = declared(&place, dim);
+    assert_eq!(engine.collect([place.path("m.npy")]).run().unwrap().added, rows as u64 + 500);
+    let keys: Vec<u64> = (1..rows as u64 + 501).collect();
+    let mut folders = std::fs::read_dir(place.path("vectors")).unwrap().flatten();
+    let index = folders.find(|entry| entry.file_name().to_str().unwrap().starts_with("index-")).unwrap().path();
+    let reader = tintype::index::Index::open(index).unwrap().reader().unwrap();
+    let vectors: Vec<Vec<f32>> = keys.iter().map(|key| reader.get(*key).unwrap().unwrap()).collect();
+    let pairs: Vec<Vec<(u64, f32)>> = reader
+        .search_batch(&vectors)
+        .k(1000)
+        .recall(1.0)
+        .run()
+        .unwrap()
+        .into_iter()
+        .map(|near| near.into_iter().map(|near| (near.key, near.score)).collect())
+        .collect();
+    for threshold in [0.98, 0.94] {
+        let mut group: Vec<usize> = (0..keys.len()).collect();
+        let mut joined = true;
+        while joined {
+            joined = false;
+            for (at, near) in pairs.iter().enumerate() {
+                for (key, _) in near.iter().take_while(|(_, score)| *score >= threshold) {
+                    let (a, b) = (group[at], group[*key as usize - 1]);
+                    if a != b {
+                        (group[at], group[*key as usize - 1], joined) = (a.min(b), a.min(b), true);
+                    }
+                }
+            }
+        }
+        let mut expected = std::collections::BTreeMap::<usize, Vec<u64>>::new();
+        keys.iter().zip(&group).for_each(|(key, group)| expected.entry(*group).or_default().push(*key));
+        let expected: std::collections::BTreeSet<Vec<u64>> =
+            expected.into_values().filter(|keys| keys.len() > 1).collect();
+        let found = engine.duplicates().threshold(threshold).run().unwrap().into_iter().map(|group| {
+            let mut keys: Vec<u64> =
+                group.others.iter().map(|(record, _)| record.key).chain([group.keep.key]).collect();
+            keys.sort_unstable();
+            keys
+        });
+        let found: std::collections::BTreeSet<Vec<u64>> = found.collect();
+        let largest = expected.iter().map(Vec::len).max().unwrap_or(0);
+        println!(
+            "from {threshold} on {} groups, the largest of {largest}, {} as expected",
+            expected.len(),
+            found.intersection(&expected).count()
+        );
+        assert!(largest > 500);
+        assert_eq!(found.len(), expected.len());
+        assert!(found == expected);
+    }
+}

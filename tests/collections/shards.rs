@@ -10,7 +10,7 @@ use tintype::{CollectionPart, Engine, Error, Query, Ranking, SourceKind};
 
 use super::{Place, lines, picture};
 
-fn write(path: &Path, members: &[(String, Vec<u8>)]) {
+pub(crate) fn write(path: &Path, members: &[(String, Vec<u8>)]) {
     let mut tar = tar::Builder::new(Vec::new());
     for (name, bytes) in members {
         let mut header = tar::Header::new_gnu();
@@ -30,7 +30,7 @@ fn write(path: &Path, members: &[(String, Vec<u8>)]) {
     }
 }
 
-fn samples(seeds: std::ops::Range<u64>) -> Vec<(String, Vec<u8>)> {
+pub(crate) fn samples(seeds: std::ops::Range<u64>) -> Vec<(String, Vec<u8>)> {
     let sample = |seed: u64| {
         let about = json!({"key": format!("{seed:05}"), "width": 24 * seed, "NSFW": if seed.is_multiple_of(2) { "UNLIKELY" } else { "UNSURE" }});
         [
@@ -281,4 +281,63 @@ fn a_switch_of_models_reads_shards_again_and_refuses_what_it_cannot_read() {
     let error = vectors.switch(tintype::Encoder::new(crate::colours::Colours::new("others"))).run().unwrap_err();
     assert!(error.to_string().contains("made elsewhere"), "{error}");
     assert_eq!(vectors.status().unwrap().photos, 10);
+}
+
+/// As `tar czf` writes it of a folder, with names that the library for tars would put in order.
+fn write_raw(path: &Path, members: &[(&[u8], Vec<u8>)]) {
+    let mut tar =
+        tar::Builder::new(flate2::write::GzEncoder::new(File::create(path).unwrap(), flate2::Compression::fast()));
+    for (name, bytes) in members {
+        let mut header = tar::Header::new_gnu();
+        header.as_old_mut().name[..name.len()].copy_from_slice(name);
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        header.set_cksum();
+        tar.append(&header, bytes.as_slice()).unwrap();
+    }
+    tar.into_inner().unwrap().finish().unwrap();
+}
+
+#[test]
+fn members_of_packed_shards_open_whatever_their_names() {
+    let place = Place::new();
+    write_raw(
+        &place.path("0.tgz"),
+        &[(b"./0.png", picture(0)), (b"./caf\xe9.png", picture(1)), (b"a/2.png", picture(2))],
+    );
+    let engine = place.engine();
+    let report = engine.collect([place.path("0.tgz")]).copies(0).run().unwrap();
+    assert_eq!((report.added, lines(&report, &place)), (3, vec![]));
+    for (name, seed) in [("0.png", 0), ("caf\u{fffd}.png", 1), ("a/2.png", 2)] {
+        let record = engine.record(place.path(&format!("0.tgz!{name}"))).unwrap().unwrap();
+        assert_eq!(engine.open_image(record.key).unwrap(), picture(seed), "{name}");
+    }
+}
+
+#[test]
+fn what_a_shard_says_no_more_is_forgotten() {
+    let place = Place::new();
+    let shard = place.path("0.tar");
+    write(&shard, &samples(0..4));
+    let engine = place.engine();
+    engine.collect([&shard]).run().unwrap();
+    assert_eq!(engine.embed_captions().run().unwrap(), 4);
+    let mut changed = samples(0..4);
+    // The caption of the first, the metadata of the second, and a column of the third.
+    changed.retain(|(name, _)| name != "00000.txt" && name != "00001.json");
+    let third = changed.iter_mut().find(|(name, _)| name == "00002.json").unwrap();
+    third.1 = b"{\"key\": \"00002\"}".to_vec();
+    write(&shard, &changed);
+    let report = engine.collect([&shard]).run().unwrap();
+    assert_eq!((report.embedded, report.gone), (0, 0));
+    assert_eq!(engine.status().unwrap().caption_vectors, 3, "there is nothing to compare with the first");
+    let about = |seed: u64| {
+        let record = engine.record(place.path(&format!("0.tar!{seed:05}.jpg"))).unwrap().unwrap();
+        (record.caption, engine.metadata(&[record.key]).unwrap().remove(0).len())
+    };
+    assert_eq!(about(0), (None, 3));
+    assert_eq!(about(1), (Some("caption 1".to_owned()), 0));
+    assert_eq!(about(2), (Some("caption 2".to_owned()), 1));
+    assert_eq!(engine.search("text:caption").run().unwrap().len(), 3);
+    assert_eq!(engine.embed_captions().run().unwrap(), 0);
 }

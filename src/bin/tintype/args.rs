@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use tintype::model::{Device, Precision};
-use tintype::{CollectionPart, Ranking};
+use tintype::{CollectionPart, Download, Ranking};
 
 use crate::commands::adapt::AdaptArgs;
 use crate::commands::curate::{DedupArgs, ExportArgs, FilterArgs, MergeArgs, ScoreArgs};
@@ -185,13 +185,34 @@ pub(crate) struct IndexArgs {
     #[arg(long)]
     pub(crate) keep_features: bool,
     #[command(flatten)]
+    pub(crate) bounds: Bounds,
+    #[command(flatten)]
     pub(crate) walk: WalkArgs,
     #[command(flatten)]
     pub(crate) collection: CollectionArgs,
 }
 
-/// How collections are read.
+/// How much of it is taken in, and what that may take.
 #[derive(Debug, Default, ClapArgs)]
+pub(crate) struct Bounds {
+    /// Memory in MB for the index while it is built: 1.1 kB per vector of 512 numbers makes one graph of all, less makes several
+    /// [default: half of what is free]
+    #[arg(long, value_name = "MB")]
+    memory: Option<u64>,
+    /// Take in one part of the photos and collections: part I of N, counted from 0; `tintype merge` joins them
+    #[arg(long, value_name = "I/N", value_parser = part)]
+    pub(crate) shard: Option<CollectionPart>,
+}
+
+impl Bounds {
+    /// Memory in bytes.
+    pub(crate) fn memory(&self) -> Option<u64> {
+        self.memory.map(|megabytes| megabytes.saturating_mul(1_000_000))
+    }
+}
+
+/// How collections are read.
+#[derive(Debug, ClapArgs)]
 #[command(next_help_heading = "Collections")]
 pub(crate) struct CollectionArgs {
     /// The model that made the embeddings: a name that `tintype models` lists, a model's directory or file, or any name
@@ -209,16 +230,21 @@ pub(crate) struct CollectionArgs {
     /// Also fetch from this machine and from private networks
     #[arg(long, requires = "download")]
     pub(crate) allow_private_addresses: bool,
+    /// Fetches at a time
+    #[arg(long, value_name = "N", requires = "download", default_value_t = Download::default().connections)]
+    pub(crate) connections: usize,
+    /// Seconds that fetching one picture may take
+    #[arg(long, value_name = "SECONDS", requires = "download", default_value_t = Download::default().timeout.as_secs())]
+    pub(crate) timeout: u64,
+    /// How often a fetch that failed in passing is tried again
+    #[arg(long, value_name = "N", requires = "download", default_value_t = Download::default().retries)]
+    pub(crate) retries: u32,
+    /// Largest picture in MB that is fetched
+    #[arg(long, value_name = "MB", requires = "download", default_value_t = Download::default().max_bytes >> 20)]
+    pub(crate) max_size: u64,
     /// Room in MB for small copies of pictures of the web and of those in gzipped shards; 0 keeps none
     #[arg(long, value_name = "MB", default_value_t = 4000)]
     pub(crate) copies: u64,
-    /// Memory in MB for the index while it is built: 1.1 kB per vector of 512 numbers makes one graph of all, less makes several
-    /// [default: half of what is free]
-    #[arg(long, value_name = "MB")]
-    pub(crate) memory: Option<u64>,
-    /// Take in one part of the collection: part I of N, counted from 0; `tintype merge` joins them
-    #[arg(long, value_name = "I/N", value_parser = part)]
-    pub(crate) shard: Option<CollectionPart>,
     /// The column with paths of pictures
     #[arg(long, value_name = "NAME")]
     pub(crate) path_column: Option<String>,

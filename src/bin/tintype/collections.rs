@@ -1,14 +1,14 @@
 //! Taking in collections: the library and the model for them, progress, and what came of it.
 
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use tintype::collection::{Columns, detect, space};
 use tintype::model::registry;
 use tintype::{Download, EmbeddingSpace, Encode, Encoder, Engine, Error, Report, SourceKind};
 
-use crate::args::{CollectionArgs, Common};
+use crate::args::{Bounds, CollectionArgs, Common};
 use crate::interrupt::Interrupt;
 use crate::library;
 use crate::output::{Talk, count, mistake, printable};
@@ -82,7 +82,7 @@ pub(crate) fn leave_out_named_columns(paths: &mut Vec<PathBuf>, engine: &Engine,
     let sources = engine.status()?.sources;
     paths.retain(|path| {
         let is_named = detect(path, None) == Some(SourceKind::List)
-            && sources.iter().any(|source| source.path == *path && source.kind == SourceKind::Embeddings);
+            && sources.iter().any(|source| source.kind == SourceKind::Embeddings && source.is_of(path));
         if is_named {
             let path = printable(&path.display().to_string());
             talk.say(format_args!("{path} is looked at again when it is given with its --vector-column"));
@@ -157,6 +157,7 @@ pub(crate) fn take_in(
     engine: &Engine,
     paths: &[PathBuf],
     args: &CollectionArgs,
+    bounds: &Bounds,
     interrupt: &Interrupt,
     talk: &Talk,
 ) -> anyhow::Result<Report> {
@@ -175,13 +176,16 @@ pub(crate) fn take_in(
     if args.download {
         let mut download = Download::default();
         download.private_addresses = args.allow_private_addresses;
+        (download.connections, download.retries) = (args.connections, args.retries);
+        (download.timeout, download.max_bytes) =
+            (Duration::from_secs(args.timeout), args.max_size.saturating_mul(1 << 20));
         request = request.download(download);
     }
-    if let Some(part) = args.shard {
+    if let Some(part) = bounds.shard {
         request = request.part(part);
     }
-    if let Some(memory) = args.memory {
-        request = request.memory(memory.saturating_mul(1_000_000));
+    if let Some(bytes) = bounds.memory() {
+        request = request.memory(bytes);
     }
     let request = request.cancel(|| interrupt.asked()).on_progress(|progress| {
         done = progress.done;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tintype::model::registry::find;
 use tintype::{Engine, Error, Report, Skipped};
 
-use crate::args::WalkArgs;
+use crate::args::{Bounds, WalkArgs};
 use crate::interrupt::Interrupt;
 use crate::library;
 use crate::output::{Outcome, Talk, count, printable};
@@ -44,6 +44,7 @@ pub(crate) fn update(
     engine: &Engine,
     paths: &[PathBuf],
     walk: &WalkArgs,
+    bounds: &Bounds,
     interrupt: &Interrupt,
     talk: &Talk,
 ) -> Result<Report, Error> {
@@ -56,6 +57,12 @@ pub(crate) fn update(
     }
     for name in &walk.exclude_dir {
         ingest = ingest.exclude(format!("{name}/"));
+    }
+    if let Some(part) = bounds.shard {
+        ingest = ingest.part(part);
+    }
+    if let Some(bytes) = bounds.memory() {
+        ingest = ingest.memory(bytes);
     }
     let ingest = ingest.cancel(|| interrupt.asked()).on_progress(|progress| {
         embedded = progress.embedded;

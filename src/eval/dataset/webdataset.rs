@@ -125,7 +125,7 @@ fn read(
 fn shards(split: &Path) -> Result<Vec<PathBuf>> {
     let file = split.join("nshards.txt");
     let Some(count) = text(&file)? else {
-        let found: Vec<PathBuf> = crate::collection::shards(split).collect();
+        let found: Vec<PathBuf> = crate::collection::shards(split);
         return if found.is_empty() { Err(bad(split, "there are no shards in it")) } else { Ok(found) };
     };
     let count: usize = count.trim().parse().map_err(|_| bad(&file, "no number of shards in it"))?;

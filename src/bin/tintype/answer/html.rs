@@ -12,6 +12,10 @@ use super::{Answer, base64, file_url, short};
 const WIDTH: u32 = 1200;
 const HEIGHT: u32 = 480;
 
+/// So many groups of near duplicates are shown, and so many photos of each: some hundred megabytes of thumbnails at most.
+const GROUPS: usize = 200;
+const PER_GROUP: usize = 12;
+
 /// The page. Thumbnails are made on all cores; a photo that cannot be read any more is a card without a picture.
 pub(super) fn page(answer: &Answer, engine: &Engine) -> String {
     let numbered: Vec<(usize, &Hit)> = answer.hits.iter().enumerate().collect();
@@ -30,16 +34,22 @@ pub(super) fn page(answer: &Answer, engine: &Engine) -> String {
     PAGE.replace("{title}", &title).replace("{count}", &(photos + &by)).replace("{cards}", &cards)
 }
 
-/// Groups of photos that are nearly the same, the one to keep first.
+/// Groups of photos that are nearly the same, the one to keep first. The largest groups and the likest photos of each: a page of
+/// all of a large library would be larger than a browser can show.
 pub(super) fn groups(groups: &[Group], engine: &Engine) -> String {
     let show = |group: &Group| {
-        let others = group.others.iter().enumerate();
+        let others = group.others.iter().take(PER_GROUP - 1).enumerate();
         let others = others.map(|(at, (record, score))| card(at + 1, record, Some(*score), engine));
         let cards: Vec<String> = std::iter::once(card(0, &group.keep, None, engine)).chain(others).collect();
-        format!("<h2>{} photos</h2>{}", group.others.len() + 1, cards.concat())
+        let more = (group.others.len() + 1).saturating_sub(PER_GROUP);
+        let more = if more > 0 { format!(", {more} of them not shown") } else { String::new() };
+        format!("<h2>{} photos{more}</h2>{}", group.others.len() + 1, cards.concat())
     };
-    let shown: Vec<String> = groups.par_iter().map(show).collect();
-    let count = format!("{} groups; the first photo of each has the most pixels. Nothing was deleted.", groups.len());
+    let shown: Vec<String> = groups[..groups.len().min(GROUPS)].par_iter().map(show).collect();
+    let first =
+        if groups.len() > GROUPS { format!(", of which the {GROUPS} largest are shown") } else { String::new() };
+    let count =
+        format!("{} groups{first}; the first photo of each has the most pixels. Nothing was deleted.", groups.len());
     let cards = if shown.is_empty() {
         "<p class=\"none\">No two photos are that much alike.</p>".to_owned()
     } else {

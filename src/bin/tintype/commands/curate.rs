@@ -1,16 +1,18 @@
 //! `tintype export`, `filter`, `dedup`, `score` and `merge`: out of a library again, and several as one.
 
-use std::fs::File;
+mod folder;
+
 use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::Context;
 use clap::{Args as ClapArgs, ValueEnum, ValueHint};
 use serde_json::json;
 use tintype::query::Parser;
-use tintype::{Encoder, Engine, Error, ExportFormat, Filter, Group, Hit, Query, Record};
+use tintype::{Encoder, Engine, Error, ExportFormat, Filter, Group, Query, Record};
 
+use self::folder::{Folder, Placed};
 use crate::args::{Common, cosine, least_score, share};
 use crate::interrupt::Interrupt;
 use crate::output::{Outcome, Talk, count, mistake, printable};
@@ -178,14 +180,17 @@ pub(crate) fn filter_out(args: &FilterArgs, common: &Common, talk: &Talk) -> any
         search = search.min_score(score);
     }
     let hits = search.run()?;
-    std::fs::create_dir_all(&args.out).with_context(|| format!("cannot create {}", args.out.display()))?;
-    let (mut copied, mut linked, mut outcome) = (0, 0, Outcome::Done);
+    let mut folder = Folder::open(&args.out, args.link)?;
+    let (mut copied, mut linked, mut there, mut outcome) = (0, 0, 0, Outcome::Done);
     let mut out = io::stdout().lock();
     for hit in &hits {
-        match place(&engine, hit, args) {
-            Ok(to) => {
-                // What lies in a shard or on the web is copied all the same.
-                *if is_linked(hit, args) { &mut linked } else { &mut copied } += 1;
+        match folder.place(&engine, hit) {
+            Ok((placed, to)) => {
+                *match placed {
+                    Placed::Copied => &mut copied,
+                    Placed::Linked => &mut linked,
+                    Placed::There => &mut there,
+                } += 1;
                 writeln!(out, "{:.4}\t{}", hit.score, printable(&to.display().to_string()))?;
             }
             Err(error) => {
@@ -200,55 +205,9 @@ pub(crate) fn filter_out(args: &FilterArgs, common: &Common, talk: &Talk) -> any
         (linked, 0) => format!("{} linked", count(linked, "photo")),
         (linked, copied) => format!("{} linked and {copied} copied", count(linked, "photo")),
     };
-    talk.say(format_args!("{what} to {}", printable(&args.out.display().to_string())));
+    let there = if there > 0 { format!(", {there} were there already") } else { String::new() };
+    talk.say(format_args!("{what} to {}{there}", printable(&args.out.display().to_string())));
     Ok(outcome)
-}
-
-/// Whether a hit is a file that a link can lead to, where links are wanted.
-fn is_linked(hit: &Hit, args: &FilterArgs) -> bool {
-    args.link && hit.path.is_file()
-}
-
-/// Puts one picture into the folder, under a name that is free there.
-fn place(engine: &Engine, hit: &Hit, args: &FilterArgs) -> anyhow::Result<PathBuf> {
-    let name = hit.record.place_of_picture().file_name().unwrap_or_default().to_string_lossy().into_owned();
-    // `0.tar!dir/1.jpg` and `0.tar!1.jpg` both end in the member's name.
-    let name = name.rsplit(['!', '\\']).next().unwrap_or_default().split('?').next().unwrap_or_default().to_owned();
-    let (stem, extension) = match name.rsplit_once('.') {
-        Some((stem, extension)) if !stem.is_empty() => (stem.to_owned(), format!(".{extension}")),
-        _ => (name.clone(), String::new()),
-    };
-    let stem = if stem.is_empty() { hit.record.key.to_string() } else { stem };
-    for number in 0.. {
-        let name = if number == 0 { format!("{stem}{extension}") } else { format!("{stem}-{number}{extension}") };
-        let to = args.out.join(name);
-        let made = if is_linked(hit, args) {
-            link(&hit.path, &to)
-        } else {
-            if to.symlink_metadata().is_ok() {
-                continue;
-            }
-            let bytes = engine.open_image(hit.record.key)?;
-            // Half a picture looks like a whole one.
-            let unmade = |_: &io::Error| drop(std::fs::remove_file(&to));
-            File::create_new(&to).and_then(|mut file| file.write_all(&bytes).inspect_err(unmade))
-        };
-        match made {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            made => return made.map(|()| to.clone()).with_context(|| format!("cannot write {}", to.display())),
-        }
-    }
-    unreachable!("there are more numbers than files")
-}
-
-#[cfg(unix)]
-fn link(from: &Path, to: &Path) -> io::Result<()> {
-    std::os::unix::fs::symlink(from, to)
-}
-
-#[cfg(not(unix))]
-fn link(from: &Path, to: &Path) -> io::Result<()> {
-    std::fs::hard_link(from, to)
 }
 
 /// Groups photos that are nearly the same, and says which one to keep. Deletes nothing.
@@ -307,7 +266,9 @@ pub(crate) fn score(args: &ScoreArgs, common: &Common, talk: &Talk) -> anyhow::R
         Err(outcome) => return Ok(outcome),
     };
     let engine = library::open_existing(common, talk)?;
-    let mut request = engine.score_captions().filter(filter);
+    let meter = Meter::new(talk, "scoring", Unit::Photos);
+    let total = engine.status()?.photos;
+    let mut request = engine.score_captions().filter(filter).on_progress(|done| meter.set(done, Some(total)));
     if let Some(least) = args.threshold {
         request = request.threshold(least);
     }
@@ -335,6 +296,7 @@ pub(crate) fn score(args: &ScoreArgs, common: &Common, talk: &Talk) -> anyhow::R
             }
         }
     };
+    drop(meter);
     talk.say(format_args!("{} of {} kept", scored.kept, count(scored.pairs, "caption")));
     Ok(Outcome::Done)
 }

@@ -30,10 +30,12 @@ pub(crate) fn run(args: &IndexArgs, common: &Common, talk: &Talk) -> anyhow::Res
     let interrupt = Interrupt::listen()?;
     let mut skipped = Vec::new();
     if !folders.is_empty() || collected.is_empty() {
-        skipped.extend(update::update(&engine, &folders, &args.walk, &interrupt, talk)?.skipped);
+        skipped.extend(update::update(&engine, &folders, &args.walk, &args.bounds, &interrupt, talk)?.skipped);
     }
     if !collected.is_empty() {
-        skipped.extend(collections::take_in(&engine, &collected, &args.collection, &interrupt, talk)?.skipped);
+        skipped.extend(
+            collections::take_in(&engine, &collected, &args.collection, &args.bounds, &interrupt, talk)?.skipped,
+        );
     }
     let outcome = update::tell_skipped(&skipped, args.walk.verbose, talk);
     if args.collection.captions || engine.status()?.caption_vectors > 0 {

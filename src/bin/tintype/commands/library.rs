@@ -33,6 +33,8 @@ struct SourceLine {
     kind: &'static str,
     items: u64,
     complete: bool,
+    /// `0/4` where only a part was taken in.
+    part: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -46,8 +48,9 @@ const SOURCES: usize = 10;
 
 impl SourceLine {
     fn new(source: &Source) -> SourceLine {
-        let Source { items, complete, .. } = *source;
-        SourceLine { path: source.path.display().to_string(), kind: source.kind.name(), items, complete }
+        let Source { items, complete, part, .. } = *source;
+        let (path, part) = (source.path.display().to_string(), part.map(|part| part.to_string()));
+        SourceLine { path, kind: source.kind.name(), items, complete, part }
     }
 }
 
@@ -103,13 +106,9 @@ pub(crate) fn status(args: &StatusArgs, common: &Common) -> anyhow::Result<Outco
     for (position, source) in line.sources.iter().take(SOURCES).enumerate() {
         let label = if position == 0 { "sources" } else { "" };
         let state = if source.complete { "" } else { ", not read to its end yet" };
-        writeln!(
-            out,
-            "{label:<11} {} ({}, {}{state})",
-            printable(&source.path),
-            source.kind,
-            count(source.items, "photo")
-        )?;
+        let part = source.part.as_ref().map(|part| format!(", part {part}")).unwrap_or_default();
+        let (path, photos) = (printable(&source.path), count(source.items, "photo"));
+        writeln!(out, "{label:<11} {path} ({}, {photos}{part}{state})", source.kind)?;
     }
     if line.sources.len() > SOURCES {
         writeln!(out, "            … and {} more; --json lists them all", line.sources.len() - SOURCES)?;

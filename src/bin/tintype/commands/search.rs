@@ -8,7 +8,7 @@ use tintype::query::Parser;
 use tintype::{Condition, Engine, Error, Key, Part, Query, Ranking, Term};
 
 use crate::answer::Answer;
-use crate::args::{Common, PageArgs, SearchArgs, SimilarArgs};
+use crate::args::{Bounds, Common, PageArgs, SearchArgs, SimilarArgs};
 use crate::interrupt::Interrupt;
 use crate::output::{Outcome, Talk, count};
 use crate::{answer, library, output, update};
@@ -106,7 +106,7 @@ fn refresh(engine: &Engine, scope: &[PathBuf], args: &SearchArgs, talk: &Talk) -
         return Ok(Outcome::Done);
     }
     let interrupt = Interrupt::listen()?;
-    let report = match update::update(engine, &paths, &args.walk, &interrupt, talk) {
+    let report = match update::update(engine, &paths, &args.walk, &Bounds::default(), &interrupt, talk) {
         Ok(report) => report,
         Err(Error::Busy { .. }) => {
             talk.say(
