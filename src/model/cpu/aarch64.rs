@@ -18,9 +18,10 @@ impl Neon {
         std::arch::is_aarch64_feature_detected!("neon") && std::arch::is_aarch64_feature_detected!("dotprod")
     }
 
-    /// With products of bf16, and of unsigned with signed bytes.
-    pub(crate) fn rich() -> bool {
-        std::arch::is_aarch64_feature_detected!("bf16") && std::arch::is_aarch64_feature_detected!("i8mm")
+    /// Products of bf16 and of unsigned with signed bytes, where there are both.
+    pub(crate) fn rich() -> Vec<Rich> {
+        let both = std::arch::is_aarch64_feature_detected!("bf16") && std::arch::is_aarch64_feature_detected!("i8mm");
+        if both { vec![Rich::Both] } else { Vec::new() }
     }
 }
 

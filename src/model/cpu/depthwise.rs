@@ -204,17 +204,32 @@ impl ByteDepthwise {
         assert_eq!(out.len(), width / self.stride * self.pixel, "a row of {} pixels", width / self.stride);
         let rows = Rows::new(rows, &self.zeros, width, self.pixel, self.stride);
         // SAFETY: rows and result have the checked lengths; weights, scales and bias were made for `pixel`.
-        unsafe { self.isa.run(ByteRow { rows, layer: self, out }) };
+        unsafe {
+            if self.isa.rich().bytes() {
+                self.isa.run_rich(ByteRow::<true> { rows, layer: self, out });
+            } else {
+                self.isa.run(ByteRow::<false> { rows, layer: self, out });
+            }
+        }
     }
 }
 
-struct ByteRow<'a> {
+/// `RICH` says whether the set has an instruction for sums of products of bytes.
+struct ByteRow<'a, const RICH: bool> {
     rows: Rows<u8>,
     layer: &'a ByteDepthwise,
     out: &'a mut [u8],
 }
 
-impl Kernel for ByteRow<'_> {
+impl<const RICH: bool> ByteRow<'_, RICH> {
+    #[inline(always)]
+    unsafe fn dot<S: Simd>(unsigned: S::I, signed: S::I, sum: S::I) -> S::I {
+        // SAFETY: arithmetic only; the caller vouches for the instruction set.
+        unsafe { if RICH { S::dot_rich(unsigned, signed, sum) } else { S::dot(unsigned, signed, sum) } }
+    }
+}
+
+impl<const RICH: bool> Kernel for ByteRow<'_, RICH> {
     type Output = ();
 
     #[inline(always)]
@@ -242,8 +257,9 @@ impl Kernel for ByteRow<'_> {
                     let right = if next < width { S::interleave(rows.at(next, c)) } else { outside };
                     let mut bytes = [S::splat(0.0); 4];
                     for (v, byte) in bytes.iter_mut().enumerate() {
-                        let sum = S::dot(left[v], weights[0][v], S::zero());
-                        let sum = S::dot(right[v], weights[2][v], S::dot(middle[v], weights[1][v], sum));
+                        let sum = Self::dot::<S>(left[v], weights[0][v], S::zero());
+                        let sum = Self::dot::<S>(middle[v], weights[1][v], sum);
+                        let sum = Self::dot::<S>(right[v], weights[2][v], sum);
                         let at = c + v * S::LANES;
                         let (scale, bias) = (layer.scales.as_ptr().add(at), layer.bias.as_ptr().add(at));
                         *byte = S::fma(S::to_float(sum), S::load(scale), S::load(bias));

@@ -10,7 +10,7 @@
 use super::aarch64::{Neon, run_neon, run_neon_rich};
 use super::portable::Portable;
 #[cfg(target_arch = "x86_64")]
-use super::x86_64::{Avx2, Avx512, run_avx2, run_avx2_bytes, run_avx512, run_avx512_pairs};
+use super::x86_64::{Avx2, Avx512, run_avx2, run_avx2_bytes, run_avx512, run_avx512_bytes, run_avx512_pairs};
 
 /// Vectors of `f32` and of `i32`, `LANES` numbers each.
 ///
@@ -25,7 +25,7 @@ pub(crate) trait Simd: Copy {
     const LANES: usize;
     /// Rows of a register tile two vectors wide.
     const ROWS: usize;
-    /// What [`Isa::run_rich`] adds to this set.
+    /// The most that [`Isa::run_rich`] adds to this set.
     const RICH: Rich = Rich::Nothing;
 
     unsafe fn splat(x: f32) -> Self::F;
@@ -133,27 +133,25 @@ pub(crate) const fn quad_channel(vector: usize, lane: usize) -> usize {
 }
 
 /// Instructions that only some machines of a set have.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "elsewhere there are both or neither"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rich {
     Nothing,
-    /// Sums of products of four bytes (AVX-VNNI beside AVX2).
+    /// Sums of products of four bytes (AVX-VNNI beside AVX2, VNNI beside AVX-512).
     Bytes,
-    /// Sums of products of two bf16 (AVX512_BF16 beside AVX-512).
-    Pairs,
-    /// Both (I8MM and BF16 beside NEON).
-    #[cfg(target_arch = "aarch64")]
+    /// And sums of products of two bf16 (VNNI and BF16 beside AVX-512, I8MM and BF16 beside NEON).
     Both,
 }
 
 impl Rich {
     /// Whether sums of products of four bytes, unsigned with signed, are in it.
     pub(crate) const fn bytes(self) -> bool {
-        !matches!(self, Rich::Nothing | Rich::Pairs)
+        !matches!(self, Rich::Nothing)
     }
 
     /// Whether sums of products of two bf16 are in it.
     pub(crate) const fn pairs(self) -> bool {
-        !matches!(self, Rich::Nothing | Rich::Bytes)
+        matches!(self, Rich::Both)
     }
 }
 
@@ -173,8 +171,8 @@ pub(crate) trait Kernel {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Isa {
     level: Level,
-    /// Whether the machine has what [`Isa::run_rich`] uses.
-    rich: bool,
+    /// What [`Isa::run_rich`] has on this machine that [`Isa::run`] has not.
+    rich: Rich,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -197,16 +195,12 @@ impl Isa {
         #[cfg(target_arch = "aarch64")]
         let levels = [(Level::Neon, Neon::present(), Neon::rich())];
         #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-        let levels: [(Level, bool, bool); 0] = [];
-        for (level, present, rich) in levels {
-            if present && rich {
-                sets.push(Isa { level, rich });
-            }
-            if present {
-                sets.push(Isa { level, rich: false });
-            }
+        let levels: [(Level, bool, [Rich; 0]); 0] = [];
+        for (level, _, rich) in levels.into_iter().filter(|level| level.1) {
+            sets.extend(rich.iter().map(|&rich| Isa { level, rich }));
+            sets.push(Isa { level, rich: Rich::Nothing });
         }
-        sets.push(Isa { level: Level::Portable, rich: false });
+        sets.push(Isa { level: Level::Portable, rich: Rich::Nothing });
         sets
     }
 
@@ -220,36 +214,30 @@ impl Isa {
         Self::available().into_iter().find(|isa| isa.name() == name)
     }
 
-    /// Name for people: `avx512-bf16`, `avx512`, `avx2-vnni`, `avx2`, `neon-bf16`, `neon`, `portable`.
+    /// Name for people: `avx512-bf16`, `avx512-vnni`, `avx512`, `avx2-vnni`, `avx2`, `neon-bf16`, `neon`, `portable`.
     pub fn name(self) -> &'static str {
         match (self.level, self.rich) {
             (Level::Portable, _) => "portable",
             #[cfg(target_arch = "x86_64")]
-            (Level::Avx2, false) => "avx2",
+            (Level::Avx2, Rich::Nothing) => "avx2",
             #[cfg(target_arch = "x86_64")]
-            (Level::Avx2, true) => "avx2-vnni",
+            (Level::Avx2, _) => "avx2-vnni",
             #[cfg(target_arch = "x86_64")]
-            (Level::Avx512, false) => "avx512",
+            (Level::Avx512, Rich::Nothing) => "avx512",
             #[cfg(target_arch = "x86_64")]
-            (Level::Avx512, true) => "avx512-bf16",
+            (Level::Avx512, Rich::Bytes) => "avx512-vnni",
+            #[cfg(target_arch = "x86_64")]
+            (Level::Avx512, Rich::Both) => "avx512-bf16",
             #[cfg(target_arch = "aarch64")]
-            (Level::Neon, false) => "neon",
+            (Level::Neon, Rich::Nothing) => "neon",
             #[cfg(target_arch = "aarch64")]
-            (Level::Neon, true) => "neon-bf16",
+            (Level::Neon, _) => "neon-bf16",
         }
     }
 
     /// What [`Isa::run_rich`] has on this machine that [`Isa::run`] has not.
     pub(crate) fn rich(self) -> Rich {
-        match self.level {
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx2 if self.rich => Avx2::RICH,
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512 if self.rich => Avx512::RICH,
-            #[cfg(target_arch = "aarch64")]
-            Level::Neon if self.rich => Neon::RICH,
-            _ => Rich::Nothing,
-        }
+        self.rich
     }
 
     /// Whether there are instructions for sums of products of bf16. Without them bf16 costs more than f32.
@@ -261,9 +249,9 @@ impl Isa {
     pub(crate) fn largest_byte(self) -> u8 {
         match self.level {
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2 if !self.rich => 127,
+            Level::Avx2 | Level::Avx512 if !self.rich.bytes() => 127,
             #[cfg(target_arch = "aarch64")]
-            Level::Neon if !self.rich => 127,
+            Level::Neon if !self.rich.bytes() => 127,
             _ => 255,
         }
     }
@@ -320,7 +308,7 @@ impl Isa {
     /// [`Isa::rich`] says what the kernel uses, and the kernel's pointers are valid, as its type demands.
     #[inline]
     pub(crate) unsafe fn run_rich<K: Kernel>(self, kernel: K) -> K::Output {
-        debug_assert!(self.rich);
+        debug_assert!(self.rich.bytes());
         // SAFETY: the instructions were found; the rest is the caller's promise.
         unsafe {
             match self.level {
@@ -328,7 +316,9 @@ impl Isa {
                 #[cfg(target_arch = "x86_64")]
                 Level::Avx2 => run_avx2_bytes(kernel),
                 #[cfg(target_arch = "x86_64")]
-                Level::Avx512 => run_avx512_pairs(kernel),
+                Level::Avx512 if self.rich.pairs() => run_avx512_pairs(kernel),
+                #[cfg(target_arch = "x86_64")]
+                Level::Avx512 => run_avx512_bytes(kernel),
                 #[cfg(target_arch = "aarch64")]
                 Level::Neon => run_neon_rich(kernel),
             }

@@ -8,7 +8,7 @@ use super::simd::{Kernel, Rich, Simd};
 #[derive(Clone, Copy)]
 pub(crate) struct Avx2;
 
-/// 512-bit vectors with the byte dot product (VNNI).
+/// 512-bit vectors.
 #[derive(Clone, Copy)]
 pub(crate) struct Avx512;
 
@@ -17,9 +17,9 @@ impl Avx2 {
         is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
     }
 
-    /// With the byte dot product.
-    pub(crate) fn rich() -> bool {
-        is_x86_feature_detected!("avxvnni")
+    /// The byte dot product, where there is one.
+    pub(crate) fn rich() -> Vec<Rich> {
+        if is_x86_feature_detected!("avxvnni") { vec![Rich::Bytes] } else { Vec::new() }
     }
 }
 
@@ -30,12 +30,15 @@ impl Avx512 {
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("avx512vnni")
     }
 
-    /// With products of bf16.
-    pub(crate) fn rich() -> bool {
-        is_x86_feature_detected!("avx512bf16")
+    /// The byte dot product alone and with products of bf16, the best first.
+    pub(crate) fn rich() -> Vec<Rich> {
+        match (is_x86_feature_detected!("avx512vnni"), is_x86_feature_detected!("avx512bf16")) {
+            (true, true) => vec![Rich::Both, Rich::Bytes],
+            (true, false) => vec![Rich::Bytes],
+            (false, _) => Vec::new(),
+        }
     }
 }
 
@@ -49,7 +52,7 @@ pub(crate) unsafe fn run_avx2<K: Kernel>(kernel: K) -> K::Output {
 
 /// # Safety
 /// As [`Kernel::run`].
-#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
 pub(crate) unsafe fn run_avx512<K: Kernel>(kernel: K) -> K::Output {
     // SAFETY: the features are enabled here; the rest is the caller's promise.
     unsafe { kernel.run::<Avx512>() }
@@ -65,7 +68,17 @@ pub(crate) unsafe fn run_avx2_bytes<K: Kernel>(kernel: K) -> K::Output {
     unsafe { kernel.run::<Avx2>() }
 }
 
-/// For kernels of `dot_pairs_rich`.
+/// For kernels of `dot_rich`.
+///
+/// # Safety
+/// As [`Kernel::run`].
+#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(crate) unsafe fn run_avx512_bytes<K: Kernel>(kernel: K) -> K::Output {
+    // SAFETY: the features are enabled here; the rest is the caller's promise.
+    unsafe { kernel.run::<Avx512>() }
+}
+
+/// For kernels of `dot_rich` and `dot_pairs_rich`.
 ///
 /// # Safety
 /// As [`Kernel::run`].
@@ -246,7 +259,7 @@ impl Simd for Avx512 {
     const LANES: usize = 16;
     // 13 × 2 accumulators, two weight vectors, one broadcast: 29 of 32 registers.
     const ROWS: usize = 13;
-    const RICH: Rich = Rich::Pairs;
+    const RICH: Rich = Rich::Both;
 
     wrap! {
         splat(x: f32) -> __m512 = _mm512_set1_ps(x);
@@ -270,7 +283,10 @@ impl Simd for Avx512 {
         zero() -> __m512i = _mm512_setzero_si512();
         splat_bytes(p: *const u8) -> __m512i = _mm512_set1_epi32(p.cast::<i32>().read_unaligned());
         load_quads(p: *const i8) -> __m512i = _mm512_loadu_si512(p.cast());
-        dot(unsigned: __m512i, signed: __m512i, sum: __m512i) -> __m512i = _mm512_dpbusd_epi32(sum, unsigned, signed);
+        dot_low(unsigned: __m512i, signed: __m512i, sum: __m512i) -> __m512i = _mm512_add_epi32(
+            sum, _mm512_madd_epi16(_mm512_maddubs_epi16(unsigned, signed), _mm512_set1_epi16(1)));
+        dot_rich(unsigned: __m512i, signed: __m512i, sum: __m512i) -> __m512i =
+            _mm512_dpbusd_epi32(sum, unsigned, signed);
         to_float(v: __m512i) -> __m512 = _mm512_cvtepi32_ps(v);
         signed_byte(v: __m512i, which: usize) -> __m512i = _mm512_srai_epi32::<24>(
             _mm512_sll_epi32(v, _mm_cvtsi32_si128(24 - 8 * which as i32)));
@@ -284,6 +300,18 @@ impl Simd for Avx512 {
         load_pairs(p: *const u16) -> __m512 = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(
             _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()))));
         prefetch(p: *const u8) -> () = _mm_prefetch::<_MM_HINT_T0>(p.cast());
+    }
+    /// As on AVX2.
+    #[inline(always)]
+    unsafe fn dot(unsigned: __m512i, signed: __m512i, sum: __m512i) -> __m512i {
+        // SAFETY: arithmetic only; the caller vouches for the instruction set.
+        unsafe {
+            let even = _mm512_and_si512(unsigned, _mm512_set1_epi16(255));
+            let odd = _mm512_srli_epi16::<8>(unsigned);
+            let evens = _mm512_madd_epi16(even, _mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(signed)));
+            let odds = _mm512_madd_epi16(odd, _mm512_srai_epi16::<8>(signed));
+            _mm512_add_epi32(sum, _mm512_add_epi32(evens, odds))
+        }
     }
     #[inline(always)]
     unsafe fn interleave(p: [*const u8; 3]) -> [__m512i; 4] {
