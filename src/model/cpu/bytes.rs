@@ -129,7 +129,8 @@ impl ByteLinear {
         let steps = Steps {
             row_scale,
             row_scale_step,
-            zero: rows.zero,
+            row_zero: &raw const rows.zero,
+            row_zero_step: 0,
             scales: self.scales.as_ptr(),
             sums: self.sums.as_ptr(),
             outliers: &[],

@@ -159,12 +159,13 @@ impl Dense {
             Weights::Floats(weights) => (Format::Floats, weights.as_ptr().cast(), None),
             Weights::Pairs(weights) => (Format::Pairs, weights.as_ptr().cast(), None),
             Weights::Bytes { high, low, scales, sums } => {
-                let (row_scales, outliers, first, zero) = rows.steps();
-                assert!(row_scales.len() >= count && first.len() > count, "{count} scales");
+                let (row_scales, row_zeros, outliers, first) = rows.steps();
+                assert!(row_scales.len().min(row_zeros.len()) >= count && first.len() > count, "{count} scales");
                 let steps = Steps {
                     row_scale: row_scales.as_ptr(),
                     row_scale_step: 1,
-                    zero,
+                    row_zero: row_zeros.as_ptr(),
+                    row_zero_step: 1,
                     scales: scales.as_ptr(),
                     sums: sums.as_ptr(),
                     outliers,

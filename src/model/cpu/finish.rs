@@ -150,13 +150,16 @@ pub(crate) struct Outlier {
     pub(crate) value: f32,
 }
 
-/// How integer sums become numbers: `(sum × scales - zero × sums) × row_scale`.
+/// How integer sums become numbers: `(sum × scales - row_zero × sums) × row_scale`.
 #[derive(Clone, Copy)]
 pub(super) struct Steps<'a> {
     pub(super) row_scale: *const f32,
     /// 0 if all rows share a scale.
     pub(super) row_scale_step: usize,
-    pub(super) zero: f32,
+    /// The byte that means zero.
+    pub(super) row_zero: *const f32,
+    /// 0 if all rows share a zero.
+    pub(super) row_zero_step: usize,
     /// Per column: its scale, and its scale times the sum of its weights.
     pub(super) scales: *const f32,
     pub(super) sums: *const f32,
@@ -225,8 +228,8 @@ impl Kernel for Finish<'_> {
                     break;
                 }
                 let bias = if self.bias.is_null() { S::splat(0.0) } else { S::load(self.bias.add(at)) };
-                let (scales, shift) = match &self.steps {
-                    Some(s) => (S::load(s.scales.add(at)), S::mul(S::load(s.sums.add(at)), S::splat(-s.zero))),
+                let (scales, sums) = match &self.steps {
+                    Some(s) => (S::load(s.scales.add(at)), S::load(s.sums.add(at))),
                     None => (bias, bias),
                 };
                 for i in 0..self.height {
@@ -234,6 +237,7 @@ impl Kernel for Finish<'_> {
                     let x = match &self.steps {
                         Some(s) => {
                             let scale = S::splat(*s.row_scale.add(i * s.row_scale_step));
+                            let shift = S::mul(sums, S::splat(-*s.row_zero.add(i * s.row_zero_step)));
                             let x = S::fma(S::to_float(S::load_quads(sum.cast())), scales, shift);
                             let more = if s.outliers.is_empty() { None } else { s.outliers::<S>(i, j) };
                             let bias = more.map_or(bias, |more| S::fma(more, scales, bias));

@@ -133,6 +133,7 @@ impl Panels {
                         bias: if self.bias.is_null() || from > 0 { std::ptr::null() } else { self.bias.add(column) },
                         steps: job.steps.map(|s| Steps {
                             row_scale: s.row_scale.add(row * s.row_scale_step),
+                            row_zero: s.row_zero.add(row * s.row_zero_step),
                             scales: s.scales.add(column),
                             sums: s.sums.add(column),
                             row,

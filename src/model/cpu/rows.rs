@@ -1,4 +1,4 @@
-//! Activations as a product wants to read them: f32, bf16, or bytes with a scale per row and the outliers apart.
+//! Activations as a product wants to read them: f32, bf16, or bytes with a scale and a zero per row and the outliers apart.
 //!
 //! Rows lie an odd number of cache lines apart. A tile reads the same column of 13 rows; were rows a multiple of 4 KiB apart,
 //! as they are for most models, those would fall into one set of the first-level cache and push each other out.
@@ -49,6 +49,8 @@ pub(super) struct Rows {
     stride: usize,
     bytes: Aligned<u8>,
     scales: Aligned<f32>,
+    /// The byte of each row that means zero.
+    zeros: Aligned<f32>,
     outliers: Vec<Outlier>,
     /// Where each row's outliers begin, and the end.
     first: Vec<u32>,
@@ -68,6 +70,7 @@ impl Rows {
             stride: 64 * (lines + usize::from(lines.is_multiple_of(2))),
             bytes: Aligned::default(),
             scales: Aligned::default(),
+            zeros: Aligned::default(),
             outliers: Vec::new(),
             first: Vec::new(),
             row: Aligned::zeroed(width),
@@ -91,9 +94,9 @@ impl Rows {
         &self.bytes
     }
 
-    /// Scales of the rows, outliers, where each row's begin, and the byte that means zero.
-    pub(super) fn steps(&self) -> (&[f32], &[Outlier], &[u32], f32) {
-        (&self.scales, &self.outliers, &self.first, f32::from(zero(self.isa)))
+    /// Scales of the rows, the bytes that mean zero, outliers, and where each row's begin.
+    pub(super) fn steps(&self) -> (&[f32], &[f32], &[Outlier], &[u32]) {
+        (&self.scales, &self.zeros, &self.outliers, &self.first)
     }
 
     /// Makes room for `count` rows, whose numbers are unspecified.
@@ -169,6 +172,7 @@ impl Rows {
         self.first.clear();
         if self.number == Number::Int8 {
             self.scales.at_least(count);
+            self.zeros.at_least(count);
         }
     }
 
@@ -181,63 +185,71 @@ impl Rows {
             unsafe { self.isa.run(ToPairs { from: row, to: to.as_mut_ptr().cast() }) }
         } else {
             self.first.push(self.outliers.len() as u32);
-            self.scales[i] = quantise_row(self.isa, row, &mut to[..self.width], &mut self.outliers);
+            (self.scales[i], self.zeros[i]) = quantise_row(self.isa, row, &mut to[..self.width], &mut self.outliers);
         }
     }
 }
 
-/// The byte of zero: the middle of the bytes that the set's products take.
-fn zero(isa: Isa) -> u8 {
-    isa.largest_byte() / 2 + 1
-}
-
-/// A row of a multiple of 8 numbers as bytes, without its outliers, which are appended to `outliers`. Gives the row's scale.
-pub(super) fn quantise_row(isa: Isa, row: &[f32], bytes: &mut [u8], outliers: &mut Vec<Outlier>) -> f32 {
+/// A row of a multiple of 8 numbers as bytes, without its outliers, which are appended to `outliers`. Gives scale and zero: a byte
+/// means `scale × (byte - zero)`, and the zero is a whole number, so that nothing is exactly nothing.
+///
+/// The bytes reach from the row's smallest number to its largest. Behind a GELU that is half of what they would reach if zero
+/// stood in the middle, and a bit more precision; it matters most where the set's products take seven bits.
+pub(super) fn quantise_row(isa: Isa, row: &[f32], bytes: &mut [u8], outliers: &mut Vec<Outlier>) -> (f32, f32) {
     assert_eq!(row.len(), bytes.len(), "as many bytes as numbers");
     // SAFETY: a slice is what it says.
-    let (mut largest, total) = unsafe { isa.run(Magnitudes(row)) };
+    let Extent { mut least, mut most, total } = unsafe { isa.run(Extents(row)) };
     let before = outliers.len();
     let mut limit = OUTLIER * total / row.len() as f32;
-    if largest > limit {
+    if most.max(-least) > limit {
         while row.iter().filter(|x| x.abs() > limit).count() > MOST_OUTLIERS {
             limit *= 1.5;
         }
-        largest = 0.0;
+        (least, most) = (0.0, 0.0);
         for (at, &value) in row.iter().enumerate() {
             if value.abs() > limit {
                 outliers.push(Outlier { at: at as u32, value });
             } else {
-                largest = value.abs().max(largest);
+                (least, most) = (value.min(least), value.max(most));
             }
         }
     }
-    let zero = zero(isa);
-    let steps = f32::from(zero - 1);
-    let largest = largest.max(1e-12);
+    // One step less than there are: the zero is rounded.
+    let steps = f32::from(isa.largest_byte() - 1);
+    let scale = (most - least).max(1e-12) / steps;
+    let zero = (-least / scale).round_ties_even();
     // SAFETY: the lengths were compared.
-    unsafe { isa.run(ToBytes { from: row, to: bytes.as_mut_ptr(), factor: steps / largest, zero: f32::from(zero) }) };
-    outliers[before..].iter().for_each(|outlier| bytes[outlier.at as usize] = zero);
-    largest / steps
+    unsafe { isa.run(ToBytes { from: row, to: bytes.as_mut_ptr(), factor: 1.0 / scale, zero }) };
+    outliers[before..].iter().for_each(|outlier| bytes[outlier.at as usize] = zero as u8);
+    (scale, zero)
 }
 
-/// The largest magnitude and the sum of magnitudes.
-struct Magnitudes<'a>(&'a [f32]);
+/// The smallest and the largest number, and the sum of magnitudes.
+struct Extent {
+    least: f32,
+    most: f32,
+    total: f32,
+}
 
-impl Kernel for Magnitudes<'_> {
-    type Output = (f32, f32);
+struct Extents<'a>(&'a [f32]);
+
+impl Kernel for Extents<'_> {
+    type Output = Extent;
 
     #[inline(always)]
-    unsafe fn run<S: Simd>(self) -> (f32, f32) {
+    unsafe fn run<S: Simd>(self) -> Extent {
         // SAFETY: no access goes past the slice.
         unsafe {
-            let (mut largest, mut total) = (S::splat(0.0), S::splat(0.0));
+            let none = S::splat(0.0);
+            let (mut below, mut most, mut total) = (none, none, none);
             for i in (0..self.0.len()).step_by(S::LANES) {
                 let x = S::load_first(self.0.as_ptr().add(i), S::LANES.min(self.0.len() - i));
-                let magnitude = S::max(x, S::sub(S::splat(0.0), x));
-                largest = S::max(largest, magnitude);
-                total = S::add(total, magnitude);
+                let minus = S::sub(none, x);
+                below = S::max(below, minus);
+                most = S::max(most, x);
+                total = S::add(total, S::max(x, minus));
             }
-            (S::largest(largest), S::sum(total))
+            Extent { least: -S::largest(below), most: S::largest(most), total: S::sum(total) }
         }
     }
 }
