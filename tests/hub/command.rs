@@ -108,8 +108,12 @@ fn a_directory_can_be_given_a_name_used_by_it_measured_and_forgotten() {
     assert!(speed["pictures"].as_f64().unwrap() > 0.0 && speed["texts"].as_f64().unwrap() > 0.0, "{speed}");
     assert_eq!(listed(home.path(), &hub, "mine")["speed"], speed, "the list shows what was measured");
 
+    let packed = home.path().join(if cfg!(target_os = "macos") { "Library/Caches" } else { ".cache" });
+    let packed = packed.join("tintype/packed");
+    let files = || std::fs::read_dir(&packed).unwrap().count();
+    assert!(files() > 0, "measuring packs the weights");
     let removed = tintype(home.path(), &hub, &["models", "remove", "mine"]);
-    assert!(removed.status.success(), "{removed:?}");
+    assert!(removed.status.success() && files() == 0, "{removed:?}");
     let again = tintype(home.path(), &hub, &["models", "remove", "mine"]);
     assert_eq!(again.status.code(), Some(1));
     assert!(hub.requests().is_empty(), "nothing of this needs a hub");

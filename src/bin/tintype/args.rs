@@ -66,7 +66,7 @@ pub(crate) enum Arithmetic {
     Auto,
     /// Single precision.
     F32,
-    /// Half the bits: nearly the same vectors, twice as fast on processors with AVX512_BF16.
+    /// Half the bits: nearly the same vectors, twice as fast on processors with AVX512_BF16; also on other devices.
     Bf16,
     /// Bytes: the fastest; its vectors are a space of their own.
     Int8,

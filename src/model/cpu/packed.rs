@@ -15,12 +15,14 @@
 //!
 //! A file is written under another name and renamed, and every byte is checked before it is used: a file that is cut,
 //! damaged, older than its weights or from another version is packed anew and replaced. It is a cache: whatever goes wrong
-//! with it costs time and nothing else, so errors of reading and writing it are not errors of loading the model.
+//! with it costs time and nothing else, so errors of reading and writing it are not errors of loading the model. What a
+//! process that was killed left half written is removed by a later one.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::mapped::MappedFile;
 use super::parts::{LINE, Part, Parts};
@@ -44,6 +46,9 @@ const MAGIC: &[u8; 8] = b"TINTPACK";
 const VERSION: u32 = 1;
 
 const HEADER: usize = 128;
+
+/// Nobody takes so long to write a file.
+const STALE: Duration = Duration::from_secs(3600);
 
 /// Packs the towers of a model, or finds them packed.
 pub(crate) struct Packer {
@@ -199,12 +204,42 @@ fn build_header(key: &[u8; 32], len: usize, sum: u64) -> [u8; HEADER] {
 fn write(path: &Path, key: &[u8; 32], parts: &[Part<u8>]) -> io::Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(dir)?;
+    sweep(dir, is_stale);
     let aside = path.with_extension(format!("{}.part", std::process::id()));
     let written = write_aside(&aside, key, parts).and_then(|()| fs::rename(&aside, path));
     if written.is_err() {
         let _ = fs::remove_file(&aside);
     }
     written
+}
+
+/// Removes what `wanted` says of a directory's files by their names, as far as it lets itself be removed. Gives the bytes.
+fn sweep(dir: &Path, wanted: impl Fn(&str, &fs::Metadata) -> bool) -> u64 {
+    let files = fs::read_dir(dir).into_iter().flatten().flatten();
+    let sizes = files.map(|file| match file.metadata() {
+        Ok(data) if wanted(&file.file_name().to_string_lossy(), &data) && fs::remove_file(file.path()).is_ok() => {
+            data.len()
+        }
+        _ => 0,
+    });
+    sizes.sum()
+}
+
+fn is_stale(name: &str, data: &fs::Metadata) -> bool {
+    let age = data.modified().ok().and_then(|time| time.elapsed().ok());
+    name.ends_with(".part") && age.is_some_and(|age| age > STALE)
+}
+
+/// Deletes the packed weights of a model from a cache, in every precision and for all instructions, and says how many bytes that
+/// were. `fingerprint` is that of its space in any precision.
+pub fn remove_packed(cache: &Path, fingerprint: &str) -> u64 {
+    let model = hex(fingerprint);
+    sweep(cache, |name, _| name.strip_prefix(model).is_some_and(|rest| rest.starts_with('-')))
+}
+
+/// A fingerprint without what says its precision.
+pub(crate) fn hex(fingerprint: &str) -> &str {
+    fingerprint.split_once('/').map_or(fingerprint, |(hex, _)| hex)
 }
 
 /// Not synced to the disk: what a power failure leaves is found out by the checksum.
@@ -294,6 +329,30 @@ mod tests {
         assert!(stored.take::<f32>(1, |_| panic!("it is not made")).is_err(), "beyond the end");
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "nothing is left aside");
         assert!(open(&path, &[8; 32]).is_none(), "made from something else");
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_removed_and_what_another_writes_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let [old, new] = ["0a-text-f32-avx2.7.part", "0a-text-f32-avx2.8.part"].map(|name| dir.path().join(name));
+        for path in [&old, &new] {
+            fs::write(path, "half").unwrap();
+        }
+        let long_ago = std::time::SystemTime::now() - 2 * STALE;
+        File::options().write(true).open(&old).unwrap().set_modified(long_ago).unwrap();
+        write(&dir.path().join("0a-text-f32-avx2.packed"), &[7; 32], &parts()).unwrap();
+        assert!(!old.exists() && new.exists());
+    }
+
+    #[test]
+    fn a_model_is_removed_in_every_precision_and_others_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let names = ["0a-image-f32-avx2.packed", "0a-text-int8-avx512.packed", "0ab-text-f32-avx2.packed", "0a"];
+        names.iter().for_each(|name| fs::write(dir.path().join(name), "five!").unwrap());
+        assert_eq!(remove_packed(dir.path(), "0a/int8"), 10);
+        let left = names.map(|name| dir.path().join(name).exists());
+        assert_eq!(left, [false, false, true, true]);
+        assert_eq!(remove_packed(&dir.path().join("nowhere"), "0a"), 0);
     }
 
     #[test]

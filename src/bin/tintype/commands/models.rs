@@ -11,13 +11,14 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, Subcommand, ValueHint};
 use tintype::eval::BadSample;
+use tintype::model::cpu::remove_packed;
 use tintype::model::hub::{locate, locate_any};
 use tintype::model::registry::find;
 use tintype::{Encode, Engine, Error};
 
 use crate::added::{self, Place};
 use crate::args::{Arithmetic, Common};
-use crate::fetch::{fetch, fetch_added, hub, tell_terms};
+use crate::fetch::{fetch, fetch_added, hub, size, tell_terms};
 use crate::interrupt::Interrupt;
 use crate::library::{self, BUILTIN};
 use crate::output::{Outcome, Talk, count, printable};
@@ -69,7 +70,7 @@ enum ModelsCommand {
         #[arg(long, value_name = "NAME")]
         name: Option<String>,
     },
-    /// Forget the name of a model of your own; its files stay where they are
+    /// Forget the name of a model of your own; its files stay where they are, what was packed of them is deleted
     Remove {
         /// A name that `tintype models add` gave
         #[arg(value_name = "NAME")]
@@ -111,13 +112,7 @@ pub(crate) fn run(args: &ModelsArgs, common: &Common, talk: &Talk) -> anyhow::Re
             Ok(Outcome::Done)
         }
         Some(ModelsCommand::Add { place, name }) => add(place, name.as_deref(), common, talk),
-        Some(ModelsCommand::Remove { name }) => {
-            if !added::remove(name)? {
-                anyhow::bail!("{name} is no model of your own; `tintype models` lists them");
-            }
-            talk.say(format_args!("{name} is forgotten; its files stay where they are"));
-            Ok(Outcome::Done)
-        }
+        Some(ModelsCommand::Remove { name }) => remove(name, common, talk),
         Some(ModelsCommand::Bench { choice, seconds, as_json }) => {
             bench(choice.as_deref(), *seconds, *as_json, common, talk)
         }
@@ -132,6 +127,29 @@ fn here(name: &str) -> anyhow::Result<Option<PathBuf>> {
         Some(place) => place.sources().and_then(|sources| locate_any(&sources, &hub)),
         None => locate(find(name)?, &hub),
     })
+}
+
+/// Forgets the name of a model of the user's own, and deletes what was packed of it.
+fn remove(name: &str, common: &Common, talk: &Talk) -> anyhow::Result<Outcome> {
+    let directory = if added::find(name)?.is_some() { here(name)? } else { None };
+    if !added::remove(name)? {
+        anyhow::bail!("{name} is no model of your own; `tintype models` lists them");
+    }
+    let options = library::options(common);
+    // A model that cannot be loaded any more has no fingerprint to find packed weights by.
+    let encoder = directory.and_then(|directory| tintype::Encoder::load_with(directory, &options).ok());
+    let freed = match (&encoder, &options.cache) {
+        (Some(encoder), Some(cache)) => remove_packed(cache, &encoder.space().fingerprint),
+        _ => 0,
+    };
+    match freed {
+        0 => talk.say(format_args!("{name} is forgotten; its files stay where they are")),
+        _ => talk.say(format_args!(
+            "{name} is forgotten; its files stay where they are, {} of weights packed for this processor are deleted",
+            size(freed)
+        )),
+    }
+    Ok(Outcome::Done)
 }
 
 /// Notes a model of the user's own. A directory is loaded once, so that what cannot be used is said now.
