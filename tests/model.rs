@@ -166,6 +166,23 @@ fn int8_is_a_space_of_its_own_and_bf16_is_not() {
     assert!(matches!(error, Error::UnsupportedModel { ref key, .. } if key == "precision"), "{error}");
 }
 
+#[test]
+fn tensors_multiply_in_bf16_where_that_is_asked_for() {
+    for dir in models() {
+        let load = |precision| Encoder::load_with(&dir, &EncoderOptions::default().precision(precision).reference());
+        let (exact, rounded) = (load(Precision::F32).unwrap(), load(Precision::Bf16).unwrap());
+        assert_eq!(exact.space(), rounded.space());
+        let pictures = pictures(exact.preprocess().size);
+        let both =
+            |encoder: &Encoder| [encoder.encode_images(&pictures), encoder.encode_texts(&TEXTS)].map(Result::unwrap);
+        for (expected, found) in both(&exact).iter().zip(&both(&rounded)) {
+            assert_ne!(expected, found, "{}: rounding shows", dir.display());
+            let (cosine, _) = nearness(found.as_slice(), expected.as_slice(), expected.dim());
+            assert!(cosine >= 0.9995, "{}: cosine {cosine}", dir.display());
+        }
+    }
+}
+
 /// Names and bytes of the files in a cache.
 fn cached(cache: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut files: Vec<_> = fs::read_dir(cache).unwrap().map(|entry| entry.unwrap().path()).collect();

@@ -7,6 +7,8 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use candle_core::DType;
+
 use super::config::{ImageConfig, ModelConfig, ReaderConfig, Trunk, VitConfig};
 use super::cpu::{self, Isa, Packer, TextTower, TrunkTower, VisionTower};
 use super::encoder::{Device, EmbeddingSpace, Embeddings, Encode, EncoderOptions, PixelBatch, Precision};
@@ -30,6 +32,8 @@ pub(super) struct DualEncoder {
     tokenizer: Tokenizer,
     packer: Packer,
     device: candle_core::Device,
+    /// What towers on tensors multiply in.
+    products: DType,
     image: Image,
     text: Words,
     head: Lazy<Arc<Head>>,
@@ -71,6 +75,7 @@ impl DualEncoder {
         // One precision for both towers, up to bf16, which shares the space of f32: vectors of one space are compared with
         // each other.
         let precision = match (&image, &text, options.precision) {
+            (_, _, Precision::Bf16) if tensors => Precision::Bf16,
             (Image::Packed(..), Words::Packed(..), precision) => cpu::resolve(precision, isa),
             (Image::Tensors(_) | Image::Trunk(..), Words::Tensors(_), precision) => f32_only(dir, precision)?,
             (_, _, Precision::Int8) => f32_only(dir, options.precision)?,
@@ -85,16 +90,22 @@ impl DualEncoder {
             isa,
             precision,
             weights: Arc::clone(&weights),
-            fingerprint: fingerprint.chars().take_while(char::is_ascii_hexdigit).collect(),
+            fingerprint: cpu::hex(&fingerprint).to_owned(),
             cache: options.cache.clone(),
         };
         let device = open_device(options.device)?;
+        let products = if tensors && precision == Precision::Bf16 { DType::BF16 } else { DType::F32 };
         let space = EmbeddingSpace { model, fingerprint, dim: config.dim };
-        Ok(Self { config, space, weights, tokenizer, packer, device, image, text, head: Lazy::default() })
+        Ok(Self { config, space, weights, tokenizer, packer, device, products, image, text, head: Lazy::default() })
     }
 }
 
 impl DualEncoder {
+    /// For towers on tensors.
+    fn loader(&self) -> Loader<'_> {
+        Loader::new(&self.weights, &self.device).products(self.products)
+    }
+
     /// Rows of a tower that is evaluated so far, not normalised.
     fn rows(&self, batch: &PixelBatch, depth: Depth) -> Result<Vec<f32>> {
         let expected = self.config.image.size();
@@ -114,8 +125,7 @@ impl DualEncoder {
                 tower.get_or_load(load)?.encode(batch.as_bytes())
             }
             Image::Tensors(tower) => {
-                let loader = || Loader::new(&self.weights, &self.device);
-                let load = || ImageTower::load(&loader(), image, preprocess, *dim).map(Box::new);
+                let load = || ImageTower::load(&self.loader(), image, preprocess, *dim).map(Box::new);
                 tower.get_or_load(load)?.encode(batch, depth)
             }
         }
@@ -181,7 +191,7 @@ impl Encode for DualEncoder {
                 tower.get_or_load(|| self.packer.text(config, dim).map(Box::new))?.encode(&ids)?
             }
             Words::Tensors(tower) => {
-                let load = || Text::load(&self.weights, &self.device, &self.config.text, dim).map(Box::new);
+                let load = || Text::load(&self.loader(), &self.weights, &self.config.text, dim).map(Box::new);
                 tower.get_or_load(load)?.encode(&ids)?
             }
         };

@@ -157,15 +157,16 @@ pub trait Encode: Send + Sync {
 #[non_exhaustive]
 pub enum Precision {
     /// [`Int8`](Precision::Int8) for the built-in model, whose recall was measured with it. For models that are loaded, the
-    /// faster of [`F32`](Precision::F32) and [`Bf16`](Precision::Bf16) on this machine: what they lose is lost in the noise
-    /// of training in half precision, and a library can move between machines. Bytes are not chosen unasked, because what
-    /// they cost depends on the weights.
+    /// faster of [`F32`](Precision::F32) and [`Bf16`](Precision::Bf16) on this processor, and f32 on other devices: what they
+    /// lose is lost in the noise of training in half precision, and a library can move between machines. Bytes are not chosen
+    /// unasked, because what they cost depends on the weights.
     #[default]
     Auto,
     /// Single precision: the reference.
     F32,
     /// Weights and activations rounded to 8 significant bits, sums in single precision. Twice as fast as f32 where the
-    /// processor has instructions for it (AVX512_BF16), slower elsewhere.
+    /// processor has instructions for it (AVX512_BF16), slower elsewhere. On other devices linear maps and attention multiply
+    /// in bf16, and convolutions, norms and everything else stay in f32.
     Bf16,
     /// Bytes and int8 weights with exact integer sums; for models that are loaded, outliers, norms, attention and the first
     /// and last layer stay in higher precision.
@@ -266,8 +267,8 @@ impl Encoder {
     /// # Errors
     /// [`Error::BadModel`](crate::Error::BadModel) names a missing file, key or tensor;
     /// [`Error::UnsupportedModel`](crate::Error::UnsupportedModel) a key that would change the vectors and is not supported,
-    /// or a precision that there is no arithmetic for: on other devices than the processor, and for towers of unusual widths,
-    /// there is f32 alone.
+    /// or a precision that there is no arithmetic for: there is no int8 on other devices than the processor, and f32 alone on the
+    /// processor for towers of unusual widths.
     pub fn load_with(dir: impl AsRef<Path>, options: &EncoderOptions) -> Result<Encoder> {
         Ok(Self::new(DualEncoder::load(dir.as_ref(), options)?))
     }

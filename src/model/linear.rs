@@ -3,6 +3,9 @@
 //! Weights are kept `(in, out)`. candle's product packs a transposed operand anew on each call, which for a query of eight
 //! tokens costs ten times the product itself; transposing once when a tower is built costs less than one such call. On the
 //! processor bias and activation are one pass in place over the product instead of up to five tensors of its size.
+//!
+//! Weights in bf16 are multiplied with rows rounded to bf16; what comes out is f32 again, and so are biases, norms and
+//! everything else between two products.
 
 use candle_core::{CpuStorage, DType, InplaceOp2, Layout, Result as TensorResult, Tensor};
 use rayon::prelude::*;
@@ -43,7 +46,7 @@ impl Norm {
 /// `x · W + b`, with or without an activation after it.
 #[derive(Debug)]
 pub(super) struct Linear {
-    /// `(in, out)`.
+    /// `(in, out)`, in f32 or bf16.
     pub(super) weight: Tensor,
     pub(super) bias: Option<Tensor>,
 }
@@ -60,7 +63,7 @@ impl Linear {
     }
 
     fn apply(&self, x: &Tensor, activation: Option<Activation>) -> TensorResult<Tensor> {
-        let x = x.contiguous()?;
+        let x = x.to_dtype(self.weight.dtype())?.contiguous()?;
         let product = match *x.dims() {
             [_, _] => x.matmul(&self.weight)?, // (rows, out)
             // One product of all rows, not one for each sequence.
@@ -71,6 +74,7 @@ impl Linear {
                 x.reshape(((), inputs))?.matmul(&self.weight)?.reshape(shape)?
             }
         };
+        let product = product.to_dtype(DType::F32)?;
         let Some(bias) = &self.bias else {
             return match activation {
                 None => Ok(product),

@@ -6,7 +6,7 @@
 
 use std::cell::RefCell;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use super::config::TensorSpec;
 use super::conv::{Conv, Shape};
@@ -21,6 +21,8 @@ const NORM_EPS: f64 = 1e-5;
 pub(super) struct Loader<'a> {
     source: Source<'a>,
     device: Device,
+    /// What the weights of products are kept in.
+    products: DType,
 }
 
 enum Source<'a> {
@@ -31,12 +33,17 @@ enum Source<'a> {
 impl<'a> Loader<'a> {
     /// Reads from `weights`.
     pub(super) fn new(weights: &'a Weights, device: &Device) -> Self {
-        Self { source: Source::Weights(weights), device: device.clone() }
+        Self { source: Source::Weights(weights), device: device.clone(), products: DType::F32 }
+    }
+
+    /// The same with products in `products`: the weights of linear maps, which are most of a tower. Everything else stays in f32.
+    pub(super) fn products(self, products: DType) -> Self {
+        Self { products, ..self }
     }
 
     /// Reads nothing: what it loads has the structure of a tower, and stand-ins for its tensors.
     pub(super) fn outline() -> Self {
-        Self { source: Source::List(RefCell::default()), device: Device::Cpu }
+        Self { source: Source::List(RefCell::default()), device: Device::Cpu, products: DType::F32 }
     }
 
     /// What `load` asks for.
@@ -74,7 +81,7 @@ impl<'a> Loader<'a> {
     fn place(&self, numbers: Option<Vec<f32>>, shape: &[usize]) -> Result<Tensor> {
         match numbers {
             Some(numbers) => Tensor::from_vec(numbers, shape, &self.device).map_err(tensor_error),
-            None => Tensor::zeros(1, candle_core::DType::F32, &self.device).map_err(tensor_error),
+            None => Tensor::zeros(1, DType::F32, &self.device).map_err(tensor_error),
         }
     }
 
@@ -133,7 +140,7 @@ impl<'a> Loader<'a> {
                 None
             }
         };
-        let weight = self.place(weight, &[columns, outputs])?;
+        let weight = self.place(weight, &[columns, outputs])?.to_dtype(self.products).map_err(tensor_error)?;
         let bias = if biased {
             let mut bias = self.numbers(&format!("{name}.bias"), &[outputs])?;
             bias.iter_mut().for_each(|bias| bias[..scaled].iter_mut().for_each(|b| *b *= factor));

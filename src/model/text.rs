@@ -54,9 +54,9 @@ struct Batch {
 
 impl Text {
     /// Reads the tower.
-    pub(super) fn load(weights: &Arc<Weights>, device: &Device, config: &TextKind, dim: usize) -> Result<Self> {
-        let reader = Reader::load(&Loader::new(weights, device), config, dim)?;
-        Ok(Self { device: device.clone(), weights: Arc::clone(weights), reader, dim })
+    pub(super) fn load(loader: &Loader, weights: &Arc<Weights>, config: &TextKind, dim: usize) -> Result<Self> {
+        let reader = Reader::load(loader, config, dim)?;
+        Ok(Self { device: loader.device().clone(), weights: Arc::clone(weights), reader, dim })
     }
 
     /// Asks for the tower's tensors.

@@ -13,8 +13,10 @@ use crate::Result;
 use crate::image::Preprocess;
 use crate::image::patches::Patches;
 
-/// Pictures per pass: enough rows for the products to run at full speed, little enough memory for a laptop.
+/// Pictures per pass: enough rows for the products to run at full speed, little enough memory for a laptop. Other devices have
+/// more units to fill.
 const BATCH: usize = 16;
+const DEVICE_BATCH: usize = 128;
 
 /// An image tower.
 #[derive(Debug)]
@@ -64,7 +66,8 @@ impl ImageTower {
             }
             return Ok(rows);
         }
-        for chunk in pictures.as_bytes().chunks(BATCH * height * width * 3) {
+        let batch = if self.device.is_cpu() { BATCH } else { DEVICE_BATCH };
+        for chunk in pictures.as_bytes().chunks(batch * height * width * 3) {
             let embedded = self.forward(chunk, height, width, depth).and_then(|t| t.flatten_all()?.to_vec1::<f32>());
             rows.extend(embedded.map_err(tensor_error)?);
         }

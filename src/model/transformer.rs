@@ -3,7 +3,7 @@
 //! The tower says which token it will pool, and the last block then evaluates that token alone where it can: its neighbours
 //! serve as keys and values only, which saves three quarters of the block.
 
-use candle_core::{Result as TensorResult, Tensor};
+use candle_core::{DType, Result as TensorResult, Tensor};
 
 use super::config::{BlocksConfig, NormOrder};
 use super::linear::{Linear, Norm, activate};
@@ -128,7 +128,7 @@ impl Block {
             q = candle_nn::rotary_emb::rope_i(&q.contiguous()?, cos, sin)?;
             k = candle_nn::rotary_emb::rope_i(&k.contiguous()?, cos, sin)?;
         }
-        let attended = attend(&q, &k, &v, pass.mask)?; // (batch, heads, tokens, width / heads)
+        let attended = self.attend(&q, &k, &v, pass.mask)?; // (batch, heads, tokens, width / heads)
         let attended = attended.transpose(1, 2)?.reshape((batch * tokens, width))?;
         self.finish(&x, &attended)?.reshape((batch, tokens, width))
     }
@@ -141,8 +141,14 @@ impl Block {
         let q = pick(&qkv.reshape((batch, tokens, 3 * width))?, picked)?.narrow(1, 0, width)?; // (batch, width)
         let q = q.reshape((batch, self.heads, 1, width / self.heads))?;
         let qkv = self.split(&qkv, batch, tokens)?; // (3, batch, heads, tokens, width / heads)
-        let attended = attend(&q, &qkv.get(1)?, &qkv.get(2)?, None)?; // (batch, heads, 1, width / heads)
+        let attended = self.attend(&q, &qkv.get(1)?, &qkv.get(2)?, None)?; // (batch, heads, 1, width / heads)
         self.finish(&here, &attended.reshape((batch, width))?)
+    }
+
+    /// Attention in what the products are in.
+    fn attend(&self, q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>) -> TensorResult<Tensor> {
+        let products = self.qkv.weight.dtype();
+        attend(&q.to_dtype(products)?, &k.to_dtype(products)?, &v.to_dtype(products)?, mask)
     }
 
     /// What attention sees of the residual stream.
@@ -224,13 +230,16 @@ impl Feed {
     }
 }
 
-/// Softmax of scores times values. The queries carry the scale.
+/// Softmax of scores times values, in f32 but for the two products, which are in what they are given in. The queries carry the
+/// scale.
 pub(super) fn attend(q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>) -> TensorResult<Tensor> {
-    let mut scores = q.contiguous()?.matmul(&k.t()?.contiguous()?)?; // (batch, heads, queries, tokens)
+    let scores = q.contiguous()?.matmul(&k.t()?.contiguous()?)?; // (batch, heads, queries, tokens)
+    let mut scores = scores.to_dtype(DType::F32)?;
     if let Some(mask) = mask {
         scores = scores.broadcast_add(mask)?;
     }
-    candle_nn::ops::softmax_last_dim(&scores)?.matmul(&v.contiguous()?)
+    let weights = candle_nn::ops::softmax_last_dim(&scores)?.to_dtype(v.dtype())?;
+    weights.matmul(&v.contiguous()?)?.to_dtype(DType::F32)
 }
 
 /// Row `picked[i]` of the i-th sequence.
