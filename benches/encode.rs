@@ -7,20 +7,24 @@
 //! cargo bench --bench encode -- --work int8 avx2 DIR   # answers requests: see benches/compare/encode.py
 //! ```
 //!
-//! Medians of wall-clock time, in milliseconds. The random model is written once, 605 MB, to the target directory.
+//! Medians of wall-clock time, in milliseconds. The random model is written once, 605 MB, to the target directory, and its packed
+//! weights beside it, from where the cases called warm take them; their files are in memory by then, as they are for a second
+//! query. The last ones are whole processes of `tintype search` in a library of a few photos.
 
 // A benchmark's answer is what it prints.
 #![allow(clippy::print_stdout)]
 
-use std::collections::BTreeMap;
+#[path = "encode/random.rs"]
+mod random;
+
 use std::fs;
 use std::hint::black_box;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use tintype::model::cpu::Isa;
-use tintype::model::{EncoderOptions, Precision};
+use tintype::model::{Device, EncoderOptions, Precision};
 use tintype::{Encode as _, Encoder, PixelBatch};
 
 fn main() {
@@ -30,14 +34,23 @@ fn main() {
         return work(precision, isa, Path::new(dir));
     }
     let given = std::env::args().skip(1).find(|arg| !arg.starts_with("--"));
-    let dir =
-        given.map_or_else(|| random_model(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("vit-b-32")), PathBuf::from);
+    let temp = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let dir = given.map_or_else(|| random::Shape { grid: 7, layers: 12 }.write(&temp.join("vit-b-32")), PathBuf::from);
 
     report("open", 5, || drop(black_box(Encoder::load(&dir).expect("a model directory"))));
-    report("open and embed one text", 5, || {
-        let encoder = Encoder::load(&dir).expect("a model directory");
+    let embed_one = |options: &EncoderOptions| {
+        let encoder = Encoder::load_with(&dir, options).expect("a model directory");
         black_box(encoder.encode_texts(&["a dog running through the snow"]).expect("an embedding"));
-    });
+    };
+    report("open and embed one text", 5, || embed_one(&EncoderOptions::default()));
+    let precisions = [(Precision::F32, "f32"), (Precision::Bf16, "bf16"), (Precision::Int8, "int8")];
+    for (precision, name) in precisions {
+        let options = EncoderOptions::default().precision(precision).cache(temp.join("packed"));
+        report(&format!("the same, warm, {name}"), 9, || embed_one(&options));
+    }
+    for (_, name) in precisions {
+        search(&dir, &temp.join(format!("library-{name}")), name);
+    }
 
     let encoder = Encoder::load(&dir).expect("a model directory");
     let (height, width) = encoder.preprocess().size;
@@ -59,6 +72,21 @@ fn main() {
     report("one text of 77 tokens", 9, || drop(black_box(encoder.encode_texts(&[&long]).expect("an embedding"))));
 }
 
+/// `tintype search` with the model of `dir`, from the start of its process to the end.
+fn search(dir: &Path, library: &Path, precision: &str) {
+    let photos = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/encoders/images");
+    let tintype = |command: &[&str]| {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_tintype"));
+        process.args(command).arg("--library").arg(library).arg("--model").arg(dir).args(["--precision", precision]);
+        // Packed weights go where the system keeps such things.
+        process.env("XDG_CACHE_HOME", library.with_file_name("cache")).stdout(Stdio::null()).stderr(Stdio::null());
+        let done = process.status().expect("the program");
+        assert!(done.success(), "{command:?}: {done}");
+    };
+    tintype(&["index", &photos.to_string_lossy()]);
+    report(&format!("tintype search, warm, {precision}"), 9, || tintype(&["search", "a dog running through the snow"]));
+}
+
 fn report(what: &str, runs: usize, mut run: impl FnMut()) {
     run();
     let mut times: Vec<f64> = (0..runs)
@@ -69,80 +97,7 @@ fn report(what: &str, runs: usize, mut run: impl FnMut()) {
         })
         .collect();
     times.sort_by(f64::total_cmp);
-    println!("{what:28} {:9.2} ms   (fastest {:.2})", times[runs / 2], times[0]);
-}
-
-/// An open_clip directory of ViT-B/32's shape with weights from a generator.
-fn random_model(dir: &Path) -> PathBuf {
-    let weights = dir.join("open_clip_model.safetensors");
-    if weights.is_file() {
-        return dir.to_path_buf();
-    }
-    fs::create_dir_all(dir).expect("a writable target directory");
-    let config = r#"{"model_cfg": {"embed_dim": 512, "quick_gelu": true,
-        "vision_cfg": {"image_size": 224, "layers": 12, "width": 768, "patch_size": 32},
-        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 512, "heads": 8, "layers": 12}}}"#;
-    fs::write(dir.join("open_clip_config.json"), config).expect("a writable target directory");
-
-    let mut tensors: BTreeMap<String, Vec<usize>> = BTreeMap::new();
-    let mut add = |name: String, shape: &[usize]| drop(tensors.insert(name, shape.to_vec()));
-    for (tower, width, norms) in [("visual.", 768, ["ln_pre", "ln_post"].as_slice()), ("", 512, &["ln_final"])] {
-        for part in norms.iter().map(|norm| format!("{tower}{norm}")) {
-            add(format!("{part}.weight"), &[width]);
-            add(format!("{part}.bias"), &[width]);
-        }
-        for block in (0..12).map(|i| format!("{tower}transformer.resblocks.{i}")) {
-            for (part, shape) in [
-                ("ln_1.", vec![width]),
-                ("ln_2.", vec![width]),
-                ("attn.in_proj_", vec![3 * width, width]),
-                ("attn.out_proj.", vec![width, width]),
-                ("mlp.c_fc.", vec![4 * width, width]),
-                ("mlp.c_proj.", vec![width, 4 * width]),
-            ] {
-                add(format!("{block}.{part}weight"), &shape);
-                add(format!("{block}.{part}bias"), &shape[..1]);
-            }
-        }
-    }
-    add("visual.conv1.weight".into(), &[768, 3, 32, 32]);
-    add("visual.class_embedding".into(), &[768]);
-    add("visual.positional_embedding".into(), &[50, 768]);
-    add("visual.proj".into(), &[768, 512]);
-    add("token_embedding.weight".into(), &[49_408, 512]);
-    add("positional_embedding".into(), &[77, 512]);
-    add("text_projection".into(), &[512, 512]);
-    add("logit_scale".into(), &[]);
-
-    // The header of a safetensors file is JSON with places; its numbers follow without gaps.
-    let mut header = serde_json::Map::new();
-    let mut at = 0_usize;
-    for (name, shape) in &tensors {
-        let end = at + 4 * shape.iter().product::<usize>();
-        header.insert(name.clone(), serde_json::json!({"dtype": "F32", "shape": shape, "data_offsets": [at, end]}));
-        at = end;
-    }
-    let header = serde_json::Value::Object(header).to_string();
-    let part = weights.with_extension("part");
-    let mut file = std::io::BufWriter::new(fs::File::create(&part).expect("a writable target directory"));
-    let mut write = |bytes: &[u8]| file.write_all(bytes).expect("605 MB of space");
-    write(&(header.len() as u64).to_le_bytes());
-    write(header.as_bytes());
-    let mut state = 1_u32;
-    for (name, shape) in &tensors {
-        let count: usize = shape.iter().product();
-        let scale = if shape.len() < 2 { 0.1 } else { 0.5 / (count as f32 / shape[0] as f32).sqrt() };
-        let offset = if name.contains("ln_") && name.ends_with("weight") { 1.0 } else { 0.0 };
-        for _ in 0..count {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            let uniform = (state >> 8) as f32 / 8_388_608.0 - 1.0;
-            write(&(offset + scale * uniform).to_le_bytes());
-        }
-    }
-    file.flush().expect("605 MB of space");
-    drop(file);
-    fs::rename(part, weights).expect("a writable target directory");
-    dir.to_path_buf()
+    println!("{what:32} {:9.2} ms   (fastest {:.2})", times[runs / 2], times[0]);
 }
 
 /// Answers requests on standard input, one JSON object per line, as the workers of `benches/compare/encode.py` do.
@@ -153,8 +108,16 @@ fn work(precision: &str, isa: &str, dir: &Path) {
         "int8" => Precision::Int8,
         other => panic!("no precision is called {other}"),
     };
-    let isa = if isa == "best" { Isa::detect() } else { Isa::named(isa).expect("instructions of this machine") };
-    let options = EncoderOptions::default().precision(precision).isa(isa);
+    let device = match isa {
+        "cuda" => Device::Cuda(0),
+        "metal" => Device::Metal(0),
+        _ => Device::Cpu,
+    };
+    let isa = match isa {
+        "best" | "cuda" | "metal" | "cpu" => Isa::detect(),
+        isa => Isa::named(isa).expect("instructions of this machine"),
+    };
+    let options = EncoderOptions::default().precision(precision).isa(isa).device(device);
     let options = if std::env::args().any(|arg| arg == "candle") { options.reference() } else { options };
     let mut loaded: Option<(String, Encoder)> = None;
     for line in std::io::stdin().lines() {
