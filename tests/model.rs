@@ -111,12 +111,13 @@ fn vectors_are_those_of_the_original() {
     }
 }
 
-/// These models are tiny and their weights large, so rounding shows more than in real shapes.
+/// These models are tiny and their weights large, so rounding shows more than in real shapes, of which `encoders` asks more; least
+/// where a set without byte products has seven bits for a row of 40 numbers.
 #[test]
 fn rounded_arithmetic_stays_near_the_original() {
     for dir in models() {
         for isa in Isa::available() {
-            for (precision, least) in [(Precision::Bf16, 0.9995), (Precision::Int8, 0.995)] {
+            for (precision, least) in [(Precision::Bf16, 0.9995), (Precision::Int8, 0.99)] {
                 let options = EncoderOptions::default().precision(precision).isa(isa);
                 let encoder = Encoder::load_with(&dir, &options).unwrap();
                 let (dim, name) = (encoder.space().dim, dir.file_name().unwrap().to_string_lossy());
