@@ -3,7 +3,7 @@
 //! the repository, the others are looked for in the folder of test data.
 
 #[path = "../benches/encode/random.rs"]
-mod random;
+pub(crate) mod random;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -7,6 +7,8 @@ use tintype::image::{DecodeOptions, Interpolation, Photo, Preprocess, ResizeMode
 use tintype::model::{EncoderOptions, Precision};
 use tintype::{Encode, Encoder, Error, PixelBatch};
 
+use crate::encoders::random::Shape;
+
 fn preprocess(size: usize, resize_mode: ResizeMode, interpolation: Interpolation) -> Preprocess {
     let (mean, std) = ([0.0; 3], [1.0; 3]);
     Preprocess { size: (size, size), mean, std, interpolation, resize_mode, fill: 0, rgb_first: false }
@@ -157,14 +159,19 @@ fn camera_photos_keep_their_vectors() {
         println!("skipped: no camera files at {}", folder.display());
         return;
     }
+    let dir = tempfile::tempdir().unwrap();
+    let random = Shape { grid: 7, layers: 3 }.write(dir.path());
     // Rounding to int8 answers to one level of one pixel with as much as a reduction does.
     for (precision, least) in [(Precision::F32, 0.9995), (Precision::Int8, 0.998)] {
         let mut options = EncoderOptions::default();
         options.precision = precision;
-        let encoder = Encoder::builtin_with(&options).unwrap();
-        println!("{precision:?}");
-        let worst = keeps_vectors(&encoder, &folder);
-        assert!(worst >= least, "{precision:?}: cosine {worst}");
+        let trained = Encoder::builtin_with(&options).unwrap();
+        let random = Encoder::load_with(&random, &options).unwrap();
+        for (name, encoder) in [("trained", trained), ("random", random)] {
+            println!("{name} weights, {precision:?}");
+            let worst = keeps_vectors(&encoder, &folder);
+            assert!(worst >= least, "{name} weights, {precision:?}: cosine {worst}");
+        }
     }
 }
 
