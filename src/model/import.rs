@@ -22,8 +22,10 @@ mod timm;
 
 use std::path::Path;
 
+#[cfg(feature = "hub")]
 pub(crate) use self::hugging_face::shards;
 use self::json::{Object, bad};
+#[cfg(feature = "hub")]
 pub(crate) use self::open_clip::WEIGHTS as OPEN_CLIP_WEIGHTS;
 use super::config::{ModelConfig, TransformerConfig};
 use super::tokenizer::TokenizerConfig;
