@@ -108,7 +108,15 @@ impl Sealed {
         self.sums_sound.store(false, Ordering::Relaxed);
         self.checked.iter().for_each(|word| word.store(0, Ordering::Relaxed));
         let blocks = 0..self.sums.div_ceil(BLOCK);
-        blocks.filter_map(|block| self.check_block(block).err()).collect()
+        let mut problems = Vec::new();
+        for block in blocks {
+            problems.extend(self.check_block(block).err());
+            if !self.sums_sound.load(Ordering::Relaxed) {
+                // Nothing can be said of any block, and each would look at the whole table again.
+                break;
+            }
+        }
+        problems
     }
 }
 

@@ -6,7 +6,6 @@
 //! A copy is at least as large as any model looks at, so that another model can read the pictures again.
 
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -62,11 +61,24 @@ impl Copies {
             return;
         }
         let Some(bytes) = make() else { return };
+        let size = bytes.len() as u64;
+        // Room is taken first, so that nobody waits for the disk of another.
+        if !self.take(size, bound) || write(&path, &bytes).is_ok() {
+            return;
+        }
+        if let Some(taken) = &mut *self.taken.lock().unwrap_or_else(PoisonError::into_inner) {
+            *taken = taken.saturating_sub(size);
+        }
+    }
+
+    /// Counts bytes as taken, unless that were more than `bound`.
+    fn take(&self, size: u64, bound: u64) -> bool {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let after = taken.unwrap_or(0) + bytes.len() as u64;
-        if after <= bound && write(&path, &bytes).is_ok() {
+        let after = taken.unwrap_or(0) + size;
+        if after <= bound {
             *taken = Some(after);
         }
+        after <= bound
     }
 
     fn taken(&self) -> u64 {
@@ -103,14 +115,7 @@ fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
     let thread: String = format!("{:?}", std::thread::current().id()).chars().filter(char::is_ascii_digit).collect();
     let part = path.with_extension(format!("{thread}.part"));
-    let write = || {
-        let mut file = fs::File::create(&part)?;
-        file.write_all(bytes)?;
-        // The catalog will say that the picture is dealt with.
-        file.sync_all()?;
-        fs::rename(&part, path)
-    };
-    write().inspect_err(|_| {
+    fs::write(&part, bytes).and_then(|()| fs::rename(&part, path)).inspect_err(|_| {
         let _ = fs::remove_file(&part);
     })
 }

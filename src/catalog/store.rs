@@ -156,9 +156,14 @@ fn read_only(failure: &rusqlite::Error) -> bool {
 
 /// Whether a log waits beside the file, without which the file alone would be an old state.
 fn pending(path: &Path) -> bool {
+    std::fs::metadata(log_of(path)).is_ok_and(|file| file.len() > 0)
+}
+
+/// Where SQLite writes before it writes into the file.
+pub(super) fn log_of(path: &Path) -> PathBuf {
     let mut log = path.as_os_str().to_owned();
     log.push("-wal");
-    std::fs::metadata(log).is_ok_and(|file| file.len() > 0)
+    PathBuf::from(log)
 }
 
 fn immutable(path: &Path) -> rusqlite::Result<Connection> {

@@ -1,6 +1,6 @@
 //! Writing: batches of changes, each batch one transaction.
 
-use std::path::{Path, PathBuf};
+use std::path::{MAIN_SEPARATOR, Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params, params_from_iter};
@@ -107,7 +107,17 @@ impl<'a> Writer<'a> {
             let mut dropped = Keys::default();
             for dir in scope {
                 let (below, values) = path::below(dir);
-                // A list below may have brought pictures that lie elsewhere, on the web for one.
+                // A list below may have described pictures of other folders that were indexed: they stay. It may have brought others
+                // that lie elsewhere, on the web for one: they go.
+                let (separator, behind) = (MAIN_SEPARATOR, char::from(MAIN_SEPARATOR as u8 + 1));
+                let root_below = below.replace("path", "r.path");
+                let sql = format!(
+                    "UPDATE photo SET source = NULL, start = NULL WHERE source IN \
+                     (SELECT id FROM source WHERE {below} AND kind = 'list') AND NOT {below} AND EXISTS \
+                     (SELECT 1 FROM root AS r WHERE photo.path > r.path || '{separator}' \
+                     AND photo.path < r.path || '{behind}' AND NOT {root_below})"
+                );
+                db.execute(&sql, params_from_iter(values.iter().chain(&values).chain(&values)))?;
                 let both = values.iter().chain(&values);
                 let sql = format!(
                     "DELETE FROM photo WHERE {below} OR source IN (SELECT id FROM source WHERE {below}) RETURNING key"

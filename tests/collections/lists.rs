@@ -64,6 +64,12 @@ fn a_list_of_pictures_that_are_known_describes_them() {
     engine.collect([place.path("list.jsonl")]).run().unwrap();
     assert_eq!(engine.search("text:cat").run().unwrap()[0].path, place.path("pictures/0.png"));
     assert_eq!((place.encoder.pictures(), engine.status().unwrap().photos), (1, 1));
+
+    std::fs::create_dir(place.path("lists")).unwrap();
+    std::fs::copy(place.path("list.jsonl"), place.path("lists/list.jsonl")).unwrap();
+    engine.collect([place.path("lists/list.jsonl")]).images(place.path("")).run().unwrap();
+    assert_eq!(engine.remove([place.path("lists")]).unwrap(), 0, "what a list only described belongs to its folder");
+    assert_eq!((engine.status().unwrap().photos, engine.status().unwrap().sources.len()), (1, 1));
 }
 
 #[test]

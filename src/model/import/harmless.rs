@@ -37,6 +37,8 @@ pub(super) const ANY: &[&str] = &[
     "output_attentions",
     "output_hidden_states",
     "use_cache",
+    // What it was called before.
+    "output_past",
     "chunk_size_feed_forward",
     "tf_legacy_loss",
     // Classifiers.

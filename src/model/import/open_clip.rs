@@ -370,9 +370,9 @@ fn read_preprocess(cfg: Option<Object>, image: &mut ImageConfig) -> Result<Prepr
         preprocess.fill = if fits { fill as u8 } else { return Err(cfg.unsupported("fill_color")) };
     }
     // open_clip takes `image_size` whatever `size` says, so that two sizes are a file that was put together wrongly.
-    if let Some(found) = cfg.pair("size")?
+    if cfg.checks() == Checks::Strict
+        && let Some(found) = cfg.pair("size")?
         && found != size
-        && cfg.checks() == Checks::Strict
     {
         let reason = format!(
             "{} makes pictures of {} × {}, but the model takes {} × {}",

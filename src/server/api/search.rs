@@ -245,7 +245,7 @@ impl Found {
                 return distinct(&view, body.similarity.unwrap_or(THRESHOLD), offset, limit, |depth| run(0, depth));
             }
             let best = run(offset, limit)?;
-            let more = best.len() == limit;
+            let more = limit > 0 && best.len() == limit;
             Ok((best, more))
         })?;
         let model = view.encoder.space().model.clone();
@@ -303,8 +303,10 @@ fn distinct(
         }
         let enough = kept.len() == wanted;
         if enough || last || depth == EXAMINED {
+            // Nothing behind the last that is looked at is ever shown.
+            let more = enough && offset + limit < EXAMINED;
             kept.drain(..offset.min(kept.len()));
-            return Ok((kept, enough || !last));
+            return Ok((kept, more));
         }
         depth = (depth * 2).min(EXAMINED);
     }

@@ -41,8 +41,13 @@ impl Folder {
         let (mut files, mut links) = (HashMap::<u64, Vec<PathBuf>>::new(), HashMap::new());
         for entry in fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))? {
             let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+                // Of a killed run. It may be a second name of a finished picture, and must not be written into.
+                let _ = fs::remove_file(entry.path());
+                continue;
+            }
             let Ok(metadata) = entry.metadata() else { continue };
-            if metadata.is_file() && entry.file_name() != UNFINISHED {
+            if metadata.is_file() {
                 files.entry(metadata.len()).or_default().push(entry.path());
             } else if let Ok(to) = fs::read_link(entry.path()) {
                 links.insert(to, entry.path());
@@ -65,8 +70,8 @@ impl Folder {
         if let Some(there) = alike.into_iter().find(|file| fs::read(file).is_ok_and(|found| found == bytes)) {
             return Ok((Placed::There, there.clone()));
         }
-        let unfinished = self.dir.join(UNFINISHED);
-        let written = File::create(&unfinished).and_then(|mut file| file.write_all(&bytes));
+        let unfinished = self.dir.join(format!("{UNFINISHED}{}", std::process::id()));
+        let written = File::create_new(&unfinished).and_then(|mut file| file.write_all(&bytes));
         let placed = written
             .with_context(|| format!("cannot write {}", unfinished.display()))
             // Unlike a renamed file, a second name never takes the place of another file.
