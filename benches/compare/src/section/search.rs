@@ -114,7 +114,7 @@ fn speeds(n: usize, curves: &[Curve]) -> Table {
         table.row(std::iter::once(of[0].engine.clone()).chain(text));
     }
     let (ours, peers): (Vec<&[Curve]>, Vec<&[Curve]>) = engines.iter().copied().partition(|of| of[0].engine == OURS);
-    if let Some(ours) = ours.first() {
+    if let Some(ours) = ours.first().filter(|_| !peers.is_empty()) {
         let ratios = cells(ours).into_iter().enumerate().map(|(at, ours)| {
             let best = peers.iter().filter_map(|peer| Some((cells(peer).get(at)?.qps()?, peer[0].engine.as_str())));
             match (ours.qps(), best.max_by(|a, b| a.0.total_cmp(&b.0))) {
