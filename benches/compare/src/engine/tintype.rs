@@ -33,8 +33,7 @@ impl Tintype {
 
 impl Engine for Tintype {
     fn create(&mut self, dir: &Path, _capacity: usize) -> Result<()> {
-        let config =
-            Config { dim: DIM, metric: Metric::Cosine, links: 2 * LINKS, ..Config::default() };
+        let config = Config { dim: DIM, metric: Metric::Cosine, links: 2 * LINKS, ..Config::default() };
         self.index = Some(Index::create(dir, config)?);
         Ok(())
     }
