@@ -95,6 +95,11 @@ impl<'a> Reader<'a> {
         })
     }
 
+    /// Whether any file is known that was not taken in.
+    pub(crate) fn has_skipped(&self) -> Result<bool> {
+        self.ask(|db| db.query_row("SELECT EXISTS (SELECT 1 FROM skipped)", [], |row| row.get(0)))
+    }
+
     /// Folders that were indexed, and when (Unix seconds).
     pub(crate) fn roots(&self) -> Result<Vec<(PathBuf, i64)>> {
         self.ask(|db| {

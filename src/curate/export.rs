@@ -80,14 +80,14 @@ impl<'a> Export<'a> {
         self
     }
 
-    /// Writes to `path`: a folder, which is made, for [`ExportFormat::ClipRetrieval`], a file otherwise. Rows are in the order in
+    /// Writes to `path`: a new or empty folder for [`ExportFormat::ClipRetrieval`], a new file otherwise. Rows are in the order in
     /// which the photos came into the library. They have their name when everything is written.
     ///
     /// # Errors
     /// [`Error::Io`], also if the file is there or the folder is not empty: nothing is overwritten.
     pub fn run(mut self, path: impl AsRef<Path>) -> Result<Exported> {
         let snapshot = self.engine.snapshot()?;
-        let fresh = Fresh::new(path.as_ref())?;
+        let fresh = Fresh::new(path.as_ref(), self.format == ExportFormat::ClipRetrieval)?;
         let path = fresh.at();
         let columns = columns(&snapshot)?;
         let mut done = 0;

@@ -120,7 +120,7 @@ impl<'a> ScoreCaptions<'a> {
     /// As [`ScoreCaptions::run`], and [`Error::Io`], also if the file is there: nothing is overwritten.
     pub fn write(self, path: impl AsRef<Path>) -> Result<Scored> {
         let is_parquet = path.as_ref().extension().is_some_and(|extension| extension.eq_ignore_ascii_case("parquet"));
-        let fresh = Fresh::new(path.as_ref())?;
+        let fresh = Fresh::new(path.as_ref(), false)?;
         let path = fresh.at();
         let scored = if is_parquet {
             let columns = [

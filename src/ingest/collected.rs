@@ -1,14 +1,16 @@
 //! What collections and files beside photos add to the sink: captions, metadata, and how far a source is dealt with.
 
 use std::collections::{BTreeMap, HashSet};
+use std::fs::Metadata;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
 use super::walk::File;
-use super::writer::Sink;
-use crate::Result;
+use super::writer::{Sink, is_absent};
 use crate::catalog::{Change, Item, Key, Keys, Reader, Record, Said};
+use crate::{Error, Result};
 
 /// Longest file beside a photo that is read as its caption or metadata.
 const MAX_BESIDE: u64 = 1 << 20;
@@ -143,24 +145,24 @@ impl Sink<'_> {
         Ok(())
     }
 
-    /// A photo has a new record: what is said of it beside must be read, even if those files are as they were. In a first run the
-    /// walk meets them all.
+    /// A photo has a new record: what is said of it beside must be read, even if those files are as they were.
     pub(super) fn look_beside(&mut self, photo: &Path) {
-        if self.report.first {
+        if self.meets_all {
             return;
         }
         for path in names_beside(photo) {
-            if let Ok(metadata) = std::fs::metadata(&path)
-                && metadata.is_file()
-            {
-                self.beside.push(File::new(path, &metadata));
+            match file_at(&path) {
+                Ok(Some(metadata)) => self.beside.push(File::new(path, &metadata)),
+                Ok(None) => {}
+                // Reading it says why not.
+                Err(_) => self.beside.push(File { path, size: 0, mtime: 0, said: None }),
             }
         }
     }
 
     /// Reads the captions and metadata that stand in files beside photos: `a.txt` and `a.json`, also as `a.jpg.json`. Where nothing
-    /// else speaks of a photo, all of them together are what is said of it. Done after all photos are recorded; until then the files
-    /// are not noted, so an interrupted run finds them new.
+    /// else speaks of a photo, all of them together are what is said of it; where one of them cannot be read, what the photo had
+    /// from it stays. Done after all photos are recorded; until then the files are not noted, so an interrupted run finds them new.
     pub(super) fn attach_beside(&mut self) -> Result<()> {
         let (there, vanished) = (std::mem::take(&mut self.beside), std::mem::take(&mut self.vanished));
         if there.is_empty() && vanished.is_empty() {
@@ -182,8 +184,8 @@ impl Sink<'_> {
         }
         let mut told = HashSet::new();
         for (key, (alone, mut files)) in photos {
-            // What a text says comes after what an object says, and wins.
-            files.sort_by_key(|file| is_text(file));
+            // What a text says comes after what an object says, and wins; `a.jpg.txt` means one photo, and wins over `a.txt`.
+            files.sort_by_cached_key(|file| (is_text(file), file.as_os_str().len(), file.clone()));
             files.dedup();
             let (mut caption, mut item) = (None, Item { alone, ..Item::default() });
             for path in files {
@@ -192,10 +194,16 @@ impl Sink<'_> {
                         caption = said.or(caption);
                         item.fields.extend(fields);
                     }
-                    Err(reason) if told.insert(path.clone()) => {
-                        self.skip(path.clone(), crate::Error::BadCollection { path, reason });
+                    Err(error) => {
+                        item.alone = false;
+                        if told.insert(path.clone()) {
+                            // What the disk refuses now, another run may read.
+                            if matches!(error, Error::Io { .. }) {
+                                self.changes.push(Change::Forget(path.clone()));
+                            }
+                            self.skip(path, error);
+                        }
                     }
-                    Err(_) => {}
                 }
             }
             self.changes.push(Change::Describe { key, caption, item: Box::new(item) });
@@ -226,7 +234,20 @@ fn names_beside(photo: &Path) -> Vec<PathBuf> {
         name.push(end);
         PathBuf::from(name)
     };
-    vec![photo.with_extension("json"), with(".json"), photo.with_extension("txt"), with(".txt")]
+    ["json", "JSON", "txt", "TXT"]
+        .iter()
+        .flat_map(|end| [photo.with_extension(end), with(&format!(".{end}"))])
+        .collect()
+}
+
+/// The metadata of a file; none if there is no file of that name.
+fn file_at(path: &Path) -> std::io::Result<Option<Metadata>> {
+    match std::fs::metadata(path) {
+        Ok(metadata) => Ok(Some(metadata).filter(Metadata::is_file)),
+        // The name of a photo may be so long that no other fits beside it.
+        Err(error) if is_absent(&error) || error.kind() == ErrorKind::InvalidFilename => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn is_text(path: &Path) -> bool {
@@ -234,11 +255,12 @@ fn is_text(path: &Path) -> bool {
 }
 
 /// The caption and the metadata of a file; nothing of one that is not there or too large.
-fn read_beside(path: &Path) -> Result<(Option<String>, Map<String, Value>), String> {
-    if !std::fs::metadata(path).is_ok_and(|file| file.is_file() && file.len() <= MAX_BESIDE) {
+fn read_beside(path: &Path) -> Result<(Option<String>, Map<String, Value>)> {
+    if file_at(path).map_err(Error::io(path))?.is_none_or(|file| file.len() > MAX_BESIDE) {
         return Ok((None, Map::new()));
     }
-    let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
+    let bytes = std::fs::read(path).map_err(Error::io(path))?;
+    let bad = |reason| Err(Error::BadCollection { path: path.to_path_buf(), reason });
     let clean =
         |text: &str| Some(text.trim().trim_start_matches('\u{feff}').to_owned()).filter(|text| !text.is_empty());
     if is_text(path) {
@@ -252,7 +274,7 @@ fn read_beside(path: &Path) -> Result<(Option<String>, Map<String, Value>), Stri
             }
             Ok((caption, fields))
         }
-        Ok(_) => Err("this is no JSON object; the photo beside it has no metadata from it".to_owned()),
-        Err(error) => Err(format!("this is no JSON ({error}); the photo beside it has no metadata from it")),
+        Ok(_) => bad("this is no JSON object; the photo beside it has no new metadata from it".to_owned()),
+        Err(error) => bad(format!("this is no JSON ({error}); the photo beside it has no new metadata from it")),
     }
 }

@@ -16,7 +16,8 @@ use super::request::{Counters, Report, Target};
 use super::watch::{Watch, watched};
 use super::writer::Sink;
 use crate::catalog::{
-    CAPTIONS, Catalog, Change, Copies, Hash, Item, KeptFeatures, Key, Part, Record, SourceFile, absolute, fingerprint,
+    CAPTIONS, Catalog, Change, Copies, Hash, Item, KeptFeatures, Key, Part, Record, SourceFile, SourceState, absolute,
+    fingerprint,
 };
 use crate::{Error, Result};
 
@@ -172,9 +173,12 @@ fn copy(
             }
         }
         // Only now are the rows here that were dealt with there.
-        for (id, file, done, _) in &files {
-            if file.part.is_none() {
-                sink.rows_done(ours[id], *done);
+        for (_, file, done, _) in &files {
+            if file.part.is_none()
+                && let Some(taken) = sources.get_mut(&file.path).filter(|taken| !taken.mixed)
+            {
+                taken.done = taken.done.max(*done);
+                sink.rows_done(taken.id, taken.done);
             }
         }
     }
@@ -187,6 +191,10 @@ struct Taken {
     id: i64,
     size: u64,
     mtime: i64,
+    /// Whether photos of another state of it are among those that are here: then it is read again from where it was before them.
+    mixed: bool,
+    /// Rows that are dealt with.
+    done: u64,
     /// The parts that were read to their end; none for all of it.
     parts: HashSet<Option<Part>>,
 }
@@ -211,12 +219,13 @@ fn take_sources(
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(new) => {
                 let whole = SourceFile { part: None, ..file.clone() };
-                let id = sink.catalog.sources(&[whole])?[0].id;
-                new.insert(Taken { id, size: file.size, mtime: file.mtime, parts: HashSet::new() })
+                let SourceState { id, done, changed: mixed, .. } = sink.catalog.sources(&[whole])?[0];
+                new.insert(Taken { id, size: file.size, mtime: file.mtime, mixed, done, parts: HashSet::new() })
             }
         };
         // Parts of two states of a file are no whole.
-        if *complete && (taken.size, taken.mtime) == (file.size, file.mtime) {
+        taken.mixed |= (taken.size, taken.mtime) != (file.size, file.mtime);
+        if *complete && !taken.mixed {
             taken.parts.insert(file.part);
         }
         ours.insert(*id, taken.id);

@@ -185,6 +185,8 @@ impl<'a> Ingest<'a> {
         let catalog = self.target.catalog;
         let writer = self.watch.writer(catalog)?;
         let mut sink = Sink::new(&self.target, writer, self.watch.memory())?;
+        // Files beside photos that were noted before, or that nobody walks to, are looked for beside each photo.
+        sink.meets_all = sink.report.first && !catalog.read()?.has_skipped()? && roots.are_folders();
         let missing = sink.missing().clone();
         let scope = roots.outermost();
         let counters = Counters::default();

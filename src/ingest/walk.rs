@@ -109,6 +109,11 @@ impl Roots {
         self.dirs.iter().map(PathBuf::as_path)
     }
 
+    /// Whether no file was named.
+    pub(super) fn are_folders(&self) -> bool {
+        self.files.is_empty()
+    }
+
     /// All roots.
     pub(super) fn all(&self) -> impl Iterator<Item = &Path> {
         self.dirs().chain(self.files.iter().map(PathBuf::as_path))

@@ -105,6 +105,8 @@ pub(super) struct Sink<'a> {
     failed: HashMap<Hash, String>,
     /// Folders that could not be read; none stands for an unknown one.
     unreadable: Vec<Option<PathBuf>>,
+    /// Whether the walk meets all files beside photos as new ones.
+    pub(super) meets_all: bool,
     /// Files that may hold the captions of photos beside them.
     pub(super) beside: Vec<File>,
     /// Those of them that are not there any more.
@@ -168,6 +170,7 @@ impl<'a> Sink<'a> {
             waiting: HashMap::new(),
             failed: HashMap::new(),
             unreadable: Vec::new(),
+            meets_all: false,
             beside: Vec::new(),
             vanished: Vec::new(),
             tallies: HashMap::new(),
@@ -473,7 +476,7 @@ impl<'a> Sink<'a> {
     }
 }
 
-fn is_absent(error: &std::io::Error) -> bool {
+pub(super) fn is_absent(error: &std::io::Error) -> bool {
     matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory)
 }
 

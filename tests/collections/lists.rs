@@ -176,6 +176,59 @@ fn a_file_beside_a_picture_that_is_empty_or_gone_says_nothing() {
 }
 
 #[test]
+fn what_is_said_beside_a_picture_outlives_a_file_that_cannot_be_read() {
+    let place = Place::new();
+    std::fs::create_dir(place.path("p")).unwrap();
+    let write = |name: &str, text: &str| std::fs::write(place.path("p").join(name), text).unwrap();
+    std::fs::write(place.path("p/A.PNG"), picture(1)).unwrap();
+    write("A.TXT", "a cat");
+    write("A.JSON", "{\"stars\": 4}");
+    let engine = place.engine();
+    let about = || {
+        let lines = engine.ingest([place.path("p")]).run().unwrap().skipped.len();
+        let record = engine.record(place.path("p/A.PNG")).unwrap().unwrap();
+        (record.caption.unwrap(), engine.metadata(&[record.key]).unwrap().remove(0).len(), lines)
+    };
+    let is = |caption: &str, fields: usize, lines: usize| (caption.to_owned(), fields, lines);
+    assert_eq!(about(), is("a cat", 1, 0));
+    write("A.JSON", "{\"stars\": 4, \"by\": \"me\"}");
+    assert_eq!(about(), is("a cat", 2, 0), "the text is there, if in capitals");
+    write("A.JSON", "{\"stars\": 4, ");
+    assert_eq!(about(), is("a cat", 2, 1), "half of it is written");
+    #[cfg(unix)]
+    {
+        write("A.TXT", "a tiger");
+        std::fs::remove_file(place.path("p/A.JSON")).unwrap();
+        std::os::unix::fs::symlink("A.JSON", place.path("p/A.JSON")).unwrap();
+        assert_eq!(about(), is("a tiger", 2, 1), "the system does not show it");
+        std::fs::remove_file(place.path("p/A.JSON")).unwrap();
+    }
+    write("A.TXT", "a lion");
+    write("A.JSON", "{\"stars\": 5}");
+    assert_eq!(about(), is("a lion", 1, 0));
+    // The name that means one photo wins, whichever changed last.
+    write("A.PNG.txt", "a puma");
+    assert_eq!(about(), is("a puma", 1, 0));
+    write("A.TXT", "a big cat");
+    assert_eq!(about(), is("a puma", 1, 0));
+}
+
+#[test]
+fn captions_that_the_first_walk_does_not_bring_are_read() {
+    let place = Place::new();
+    std::fs::create_dir(place.path("p")).unwrap();
+    std::fs::write(place.path("p/a.txt"), "a dog").unwrap();
+    let engine = place.engine();
+    engine.ingest([place.path("p")]).run().unwrap();
+    std::fs::write(place.path("p/a.png"), picture(1)).unwrap();
+    engine.ingest([place.path("p")]).run().unwrap();
+    assert_eq!(engine.search("text:dog").run().unwrap().len(), 1, "it was there before any picture");
+    let named = place.library("named");
+    named.ingest([place.path("p/a.png")]).run().unwrap();
+    assert_eq!(named.search("text:dog").run().unwrap().len(), 1, "only the picture was named");
+}
+
+#[test]
 fn a_folder_of_lists_is_a_collection() {
     let place = Place::new();
     std::fs::create_dir_all(place.path("lists")).unwrap();

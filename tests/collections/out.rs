@@ -183,6 +183,47 @@ fn an_export_has_its_name_when_it_is_whole() {
 }
 
 #[test]
+fn an_export_fills_an_empty_folder_where_it_is() {
+    let place = Place::new();
+    let engine = declared(&place, 3);
+    std::fs::write(place.path("m.npy"), super::embeddings::npy(600)).unwrap();
+    engine.collect([place.path("m.npy")]).run().unwrap();
+    let folder = place.path("empty");
+    std::fs::create_dir(&folder).unwrap();
+    for format in [ExportFormat::JsonLines, ExportFormat::Parquet] {
+        assert!(matches!(engine.export(format).run(&folder), Err(Error::Io { .. })), "a file takes no folder's place");
+    }
+    assert!(matches!(engine.score_captions().write(&folder), Err(Error::Io { .. })) && folder.is_dir());
+    // What a run that was killed left.
+    std::fs::create_dir_all(folder.join(".tintype-part/img_emb")).unwrap();
+    #[cfg(unix)]
+    let out = {
+        std::os::unix::fs::symlink(&folder, place.path("link")).unwrap();
+        place.path("link")
+    };
+    #[cfg(not(unix))]
+    let out = folder.clone();
+    let exported = engine.export(ExportFormat::ClipRetrieval).run(&out).unwrap();
+    assert!(exported.files.iter().all(|file| file.is_file() && file.starts_with(&out)));
+    let mut names: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["img_emb", "metadata", "space.json"]);
+    assert!(matches!(engine.export(ExportFormat::ClipRetrieval).run(&out), Err(Error::Io { .. })), "it is full now");
+}
+
+#[test]
+fn an_export_leaves_a_file_that_took_its_name_meanwhile() {
+    let place = Place::new();
+    let engine = declared(&place, 3);
+    std::fs::write(place.path("m.npy"), super::embeddings::npy(600)).unwrap();
+    engine.collect([place.path("m.npy")]).run().unwrap();
+    let path = place.path("out.jsonl");
+    let request = engine.export(ExportFormat::JsonLines).on_progress(|_| std::fs::write(&path, "mine").unwrap());
+    assert!(matches!(request.run(&path), Err(Error::Io { .. })));
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "mine");
+}
+
+#[test]
 fn groups_of_near_duplicates_are_those_that_comparing_every_pair_gives() {
     let data = std::env::var_os("TINTYPE_TEST_DATA")
         .map_or_else(|| std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"), Into::into);

@@ -105,6 +105,32 @@ fn a_run_that_was_stopped_in_one_part_does_not_cut_another_short() {
 }
 
 #[test]
+fn rows_of_another_state_of_a_matrix_are_not_counted_as_done() {
+    let place = Place::new();
+    let (rows, path) = (20_000, place.path("m.npy"));
+    std::fs::write(&path, npy(rows)).unwrap();
+    let written = std::fs::metadata(&path).unwrap().modified().unwrap();
+    let started = declared_as(&place, "started", 3);
+    let stopped = started.collect([&path]).cancel(|| true).run();
+    assert!(matches!(stopped, Err(Error::Cancelled)), "{stopped:?}");
+    let done = photos(&started);
+    assert!(done > 0 && done < 1000, "{done}");
+    std::fs::write(&path, npy(1000)).unwrap();
+    declared_as(&place, "other", 3).collect([&path]).run().unwrap();
+    std::fs::write(&path, npy(rows)).unwrap();
+    std::fs::File::options().write(true).open(&path).unwrap().set_modified(written).unwrap();
+    declared_as(&place, "all", 3).collect([&path]).run().unwrap();
+    for last in [None, Some("all")] {
+        let engine = declared_as(&place, &format!("{last:?}"), 3);
+        let parts: Vec<&str> = ["started", "other"].into_iter().chain(last).collect();
+        engine.merge(parts.iter().map(|name| place.path(name))).run().unwrap();
+        assert!(!is_complete(&engine), "{parts:?}");
+        assert_eq!(engine.collect([&path]).run().unwrap().added, u64::from(rows) - done, "{parts:?}");
+        assert!(photos(&engine) == u64::from(rows) && is_complete(&engine), "{parts:?}");
+    }
+}
+
+#[test]
 fn members_that_moved_in_their_shard_are_found_by_every_part() {
     let place = Place::new();
     let shard = place.path("0.tar");

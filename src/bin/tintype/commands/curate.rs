@@ -23,7 +23,7 @@ use crate::{answer, library, output};
 /// `tintype export`.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct ExportArgs {
-    /// A new folder, or a new file that ends in .parquet or .jsonl
+    /// A new or empty folder, or a new file that ends in .parquet or .jsonl
     #[arg(value_hint = ValueHint::AnyPath)]
     out: PathBuf,
     /// Filters that photos must pass, as in `search`; all without
