@@ -11,7 +11,7 @@ use super::clause::Fields;
 use super::filter::{Names, Narrowed, asks_metadata, names_equipment};
 use super::record::{COLUMNS, invalid};
 use super::schema::{Space, State, VERSION};
-use super::{Catalog, Hash, Key, Keys, Place, Record, SourceKind, path, store};
+use super::{Catalog, Hash, Key, Keys, Place, Record, path, store};
 use crate::query::Filter;
 use crate::{Error, Result};
 
@@ -250,13 +250,21 @@ impl<'a> Reader<'a> {
         })
     }
 
+    /// Files that photos lie inside of. Not [`Reader::sources`], which counts what came from each: every search that looks for new
+    /// photos asks this.
+    fn containers(&self) -> Result<HashSet<PathBuf>> {
+        self.ask(|db| {
+            let mut rows = db.prepare_cached("SELECT path FROM source WHERE kind <> 'list'")?;
+            rows.query_map([], |row| path_of(row, 0))?.collect()
+        })
+    }
+
     /// Hands over what is known at or below the given paths.
     pub(crate) fn known(&self, scope: &[PathBuf], whose: Whose, mut each: impl FnMut(Known)) -> Result<()> {
         let (containers, outside) = match whose {
-            Whose::Walked => (
-                self.sources()?.into_iter().filter(|source| source.kind != SourceKind::List).map(|s| s.path).collect(),
-                " AND (source IS NULL OR source IN (SELECT id FROM source WHERE kind = 'list'))",
-            ),
+            Whose::Walked => {
+                (self.containers()?, " AND (source IS NULL OR source IN (SELECT id FROM source WHERE kind = 'list'))")
+            }
             Whose::All => (HashSet::new(), ""),
         };
         self.ask(|db| {

@@ -75,8 +75,8 @@ impl<'a> Duplicates<'a> {
 
     /// Looks at every photo. Largest groups come first.
     ///
-    /// Costs one search of the index per photo, on all cores, and more where dozens of photos are nearly the same. At the recall of
-    /// those searches about one pair in ten thousand is missed where nothing else links the two.
+    /// Costs one search of the index per photo, on all cores, and more where dozens of photos are nearly the same. Those searches
+    /// are asked for 99 of 100 neighbours: a pair may be missed where neither finds the other and no third photo links the two.
     ///
     /// # Errors
     /// Errors of catalog and index.
