@@ -5,6 +5,7 @@
 //! graph is the same at any thread count, no lock is taken, and no node is half linked. The classic way, a lock per node, gives
 //! another graph on every run. Memory: the records (codes and links) and a few words per vector; exact rows are not needed.
 
+mod nearest;
 mod reach;
 
 use std::ops::ControlFlow;

@@ -42,19 +42,24 @@ pub(crate) fn measure(
     let useful = CALIBRATED_EF.iter().take_while(|&&ef| walk_cost(ef) < count as usize).count();
     let mut recall = [[0.0; CALIBRATED_EF.len()]; 2];
     for (kind, recall) in recall.iter_mut().enumerate() {
+        let noise = if kind == 0 { NEAR_NOISE } else { FAR_NOISE };
+        let queries: Vec<CodeQuery> = rows.par_iter().map(|&row| mix(graph, row, noise)).collect();
+        // The row that the query was made of finds itself; it does not count.
+        let mut truths = graph.nearest(&queries, &nodes, CALIBRATED_K + 1, go_on)?;
+        for (truth, row) in truths.iter_mut().zip(&rows) {
+            truth.retain(|found| found != row);
+            truth.truncate(CALIBRATED_K);
+        }
+        let asked: Vec<(u32, &CodeQuery, &Vec<u32>)> =
+            rows.iter().zip(&queries).zip(&truths).map(|((&row, query), truth)| (row, query, truth)).collect();
         let mut found: Vec<[usize; CALIBRATED_EF.len()]> = Vec::new();
-        for rows in rows.chunks(TOGETHER.max(rayon::current_num_threads())) {
+        for asked in asked.chunks(TOGETHER.max(rayon::current_num_threads())) {
             go_on()?;
-            let measured = rows.par_iter().map_init(Scratch::default, |scratch, &row| {
-                let mut query = CodeQuery::default();
-                let noise = if kind == 0 { NEAR_NOISE } else { FAR_NOISE };
-                mix(graph, row, noise, &mut query);
-                let truth = nearest(graph, &nodes, &query, row);
+            let measured = asked.par_iter().map_init(Scratch::default, |scratch, &(row, query, truth)| {
                 let mut found = [0; CALIBRATED_EF.len()];
                 for (found, &ef) in found.iter_mut().zip(&CALIBRATED_EF[..useful]) {
                     let width = Width { open: ef, keep: KEPT.max(ef) + 1 };
-                    graph.walk(&query, width, spread(ef, kind == 1), scratch)?;
-                    // The row that the query was made of finds itself; it does not count.
+                    graph.walk(query, width, spread(ef, kind == 1), scratch)?;
                     let pool = scratch.pool.iter().filter(|p| p.1 != row).take(CALIBRATED_K);
                     *found = pool.filter(|p| truth.contains(&p.1)).count();
                     if *found == truth.len() {
@@ -78,22 +83,8 @@ pub(crate) fn measure(
     Ok(recall)
 }
 
-/// The nearest nodes among all, by code.
-fn nearest(graph: &Graph<'_>, nodes: &[u32], query: &CodeQuery, without: u32) -> HashSet<u32> {
-    let records = graph.records.records();
-    let rows: Vec<u32> = nodes.iter().copied().filter(|&row| row != without).collect();
-    let mut scores = vec![0.0; rows.len()];
-    graph.kernels.scores(query, &records, &rows, &mut scores);
-    let mut scored: Vec<(f32, u32)> = scores.into_iter().zip(rows).collect();
-    let k = CALIBRATED_K.min(scored.len());
-    if k < scored.len() {
-        scored.select_nth_unstable_by(k, |a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-    }
-    scored.into_iter().take(k).map(|s| s.1).collect()
-}
-
 /// Makes a query of a row and of noise, whose length is `noise` times that of the row.
-fn mix(graph: &Graph<'_>, row: u32, noise: f32, query: &mut CodeQuery) {
+fn mix(graph: &Graph<'_>, row: u32, noise: f32) -> CodeQuery {
     let records = graph.records.records();
     let mut sum: Vec<f32> = records.code(row).iter().map(|&c| f32::from(c) - 128.0).collect();
     let own = sum.iter().map(|x| x * x).sum::<f32>().sqrt().max(1.0);
@@ -109,14 +100,12 @@ fn mix(graph: &Graph<'_>, row: u32, noise: f32, query: &mut CodeQuery) {
         *s += ((state >> 40) as f32 / (1u64 << 24) as f32 - 0.5) * amplitude;
     }
     let largest = sum.iter().fold(1e-9f32, |m, x| m.max(x.abs()));
-    query.scale = graph.encoding.factor() * length * largest / 127.0;
-    query.offset = 0.0;
-    query.sum = 0;
-    query.lines.clear();
-    for part in sum.chunks(64) {
+    let line = |part: &[f32]| {
         let mut line = Line([0; 64]);
         line.0.iter_mut().zip(part).for_each(|(to, x)| *to = (x / largest * 127.0).round() as i8);
-        query.sum += line.0.iter().map(|&c| i32::from(c)).sum::<i32>();
-        query.lines.push(line);
-    }
+        line
+    };
+    let lines: Vec<Line> = sum.chunks(64).map(line).collect();
+    let codes = lines.iter().flat_map(|line| line.0).map(i32::from).sum();
+    CodeQuery { lines, sum: codes, scale: graph.encoding.factor() * length * largest / 127.0, offset: 0.0 }
 }

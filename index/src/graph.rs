@@ -12,7 +12,7 @@ use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
 use crate::error::Result;
-use crate::graph::pool::Pool;
+pub(crate) use crate::graph::pool::Pool;
 use crate::kernel::{CodeQuery, Kernels, prefetch};
 use crate::vectors::{MOST_LINKS, Records, Shape};
 

@@ -45,7 +45,7 @@ impl Pool {
     /// Lets those in that are among the best `keep`, and returns where the best of them stands, or [`usize::MAX`]. A score that is
     /// not a number stays out.
     #[inline]
-    pub(super) fn merge(&mut self, kernels: &Kernels, keep: usize, places: &[u32], scores: &[f32]) -> usize {
+    pub(crate) fn merge(&mut self, kernels: &Kernels, keep: usize, places: &[u32], scores: &[f32]) -> usize {
         let room = (self.len + scores.len()).min(keep);
         if self.scores.len() < room {
             self.scores.resize(2 * room, 0.0);
