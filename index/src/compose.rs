@@ -259,13 +259,21 @@ impl Composer<'_> {
 
     /// A block of exact rows as they are stored, from row `first` on.
     fn rows(&self, source: &dyn Source, first: u32, into: &mut Vec<u8>) -> Result<()> {
-        into.clear();
+        let rows = first..source.len().min(first + self.block() as u32);
+        let stride = self.config.dim * self.config.rows.bytes();
+        into.resize(rows.len() * stride, 0);
         let mut vector = Vec::new();
-        for at in first..source.len().min(first + self.block() as u32) {
+        for (at, row) in rows.zip(into.chunks_exact_mut(stride)) {
             source.vector(at, &mut vector)?;
             match self.config.rows {
-                Rows::F32 => into.extend(vector.iter().flat_map(|x| x.to_le_bytes())),
-                Rows::F16 => into.extend(vector.iter().flat_map(|&x| half::f16::from_f32(x).to_le_bytes())),
+                Rows::F32 => {
+                    let (words, _) = row.as_chunks_mut::<4>();
+                    words.iter_mut().zip(&vector).for_each(|(to, x)| *to = x.to_le_bytes());
+                }
+                Rows::F16 => {
+                    let (halves, _) = row.as_chunks_mut::<2>();
+                    halves.iter_mut().zip(&vector).for_each(|(to, &x)| *to = half::f16::from_f32(x).to_le_bytes());
+                }
             }
         }
         Ok(())
