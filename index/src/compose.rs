@@ -33,6 +33,12 @@ pub(crate) struct Pending {
 }
 
 impl Pending {
+    /// Takes all out; the memory stays, for those that come next.
+    pub(crate) fn clear(&mut self) {
+        self.keys.clear();
+        self.numbers.clear();
+    }
+
     /// Takes one out; the last takes its place.
     pub(crate) fn swap_remove(&mut self, at: u32, dim: usize) {
         let last = self.keys.len() - 1;

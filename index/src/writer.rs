@@ -333,7 +333,7 @@ impl Writer {
             Ok(segment) => {
                 self.drop_parts(keep..self.parts.len());
                 self.parts.push(Part { segment: Arc::new(segment), removed: Arc::default(), removed_id: 0 });
-                self.pending = Pending::default();
+                self.pending.clear();
                 self.places.clear();
                 Ok(())
             }
@@ -384,6 +384,8 @@ impl Writer {
     fn commit_changes(&mut self) -> Result<()> {
         if self.changed {
             self.flush()?;
+            // Graphs need the memory now.
+            self.pending = Pending::default();
             self.publish(self.parts.clone())?;
             self.committed = true;
         } else if !self.published {
