@@ -2,7 +2,8 @@
 //!
 //! `cargo bench -p tintype-index --bench real`, with the vectors under `../shared/data/clip-vectors` beside the checkout (or
 //! under `$TINTYPE_TEST_DATA/data/clip-vectors`); without them it says so and ends. Image queries are 1,000 vectors taken out of
-//! the set, text queries come as they are; both are answered against the rest, and the truth is an exact search. One thread,
+//! the set, text queries come as they are; both are answered against the rest, and the truth is an exact search. With `samples` behind
+//! `--`, the even texts shape the graph as sample queries, and the odd ones, half 1, say what that is worth. One thread,
 //! process CPU time, best of several passes.
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark")]
 
@@ -65,6 +66,9 @@ fn searched(stored: &[(u64, &[f32])], queries: &[&[f32]], texts: &[&[f32]], thre
     let index = create(dir.path());
     let mut writer = index.writer().unwrap();
     let (start, wall) = (cpu(), Instant::now());
+    if std::env::args().any(|a| a == "samples") {
+        writer.set_sample_queries(&texts.iter().step_by(2).collect::<Vec<_>>()).unwrap();
+    }
     for (key, row) in stored {
         writer.add(*key, row).unwrap();
     }

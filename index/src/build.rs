@@ -6,6 +6,7 @@
 //! another graph on every run. Memory: the records (codes and links) and a few words per vector; exact rows are not needed.
 
 mod nearest;
+mod project;
 mod reach;
 
 use std::ops::ControlFlow;
@@ -129,8 +130,8 @@ impl<'a> Graph<'a> {
         Graph { kernels, encoding, ef, records, uppers: Vec::new() }
     }
 
-    /// Builds the graph over all records, on top of what is taken over; returns how many nodes it has.
-    pub(crate) fn build(&mut self, graft: Option<Graft>, watch: Watch<'_>) -> Result<u64> {
+    /// Builds the graph over all records, on top of what is taken over, and for queries like the samples; returns how many nodes it has.
+    pub(crate) fn build(&mut self, graft: Option<Graft>, samples: &[CodeQuery], watch: Watch<'_>) -> Result<u64> {
         let nodes = self.join_twins();
         let mut grafted = graft.map_or_else(Vec::new, |graft| graft.levels);
         let ground = grafted.pop().unwrap_or_default();
@@ -169,7 +170,10 @@ impl<'a> Graph<'a> {
             self.insert(At::Upper(at), places, standing, self.ef.min(100), (watch, total))?;
         }
         let standing = self.take_over(At::Ground, ground)?;
-        self.insert(At::Ground, nodes, standing, self.ef, (watch, total))?;
+        self.insert(At::Ground, nodes.clone(), standing, self.ef, (watch, total))?;
+        if !samples.is_empty() {
+            self.project(samples, &nodes, &mut || tell(watch, total, total))?;
+        }
         self.reach_all()?;
         Ok(total)
     }
@@ -321,6 +325,11 @@ impl<'a> Graph<'a> {
     /// lie off the data).
     fn select(&self, at: At, node: u32, candidates: impl Iterator<Item = (f32, u32)>, into: &mut Vec<u32>) {
         into.clear();
+        self.select_more(at, node, candidates, into);
+    }
+
+    /// As [`Graph::select`], beside the links that are kept already.
+    fn select_more(&self, at: At, node: u32, candidates: impl Iterator<Item = (f32, u32)>, into: &mut Vec<u32>) {
         for (score, place) in candidates {
             if into.len() >= self.room(at) {
                 break;

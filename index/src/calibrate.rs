@@ -1,8 +1,9 @@
 //! Measures what a graph finds at each walk width, on its own data, so that `recall(0.95)` means something.
 //!
-//! Two kinds of queries, both made up, since a vector that stands in the graph finds its neighbours too easily. Like the rows: a
-//! row with some noise. From elsewhere, as a text encoder gives for an index of images: a row drowned in noise, so that the nearest
-//! neighbours are far off and far apart. Recall is counted among codes; the exact re-score mends what codes lose.
+//! Two kinds of queries. Like the rows: a row with some noise, since a vector that stands in the graph finds its neighbours too easily.
+//! From elsewhere, as a text encoder gives for an index of images: sample queries, where there are some; otherwise a row drowned in
+//! noise, so that the nearest neighbours are far off and far apart. Recall is counted among codes; the exact re-score mends
+//! what codes lose.
 
 use std::collections::HashSet;
 
@@ -16,7 +17,7 @@ use crate::kernel::{CodeQuery, Line};
 use crate::plan::walk_cost;
 
 /// Queries of each kind.
-const QUERIES: u32 = 120;
+pub(crate) const QUERIES: usize = 120;
 /// Candidates that a search for [`CALIBRATED_K`] keeps, however narrow its walk.
 const KEPT: usize = 30;
 /// Length of the noise in a query like the rows, a row's being 1.
@@ -29,38 +30,44 @@ const FAR_NOISE: f32 = 6.0;
 const TOGETHER: usize = 20;
 
 /// Recall@10 at each width: for queries like the rows, then for queries from elsewhere. Zero at widths at which a scan is cheaper.
-/// `go_on` is asked now and then.
+/// `samples` are queries from elsewhere that did not shape the graph; too few of them, and such queries are made up. `go_on` is asked
+/// now and then.
 pub(crate) fn measure(
     graph: &Graph<'_>,
+    samples: &[CodeQuery],
     go_on: &mut dyn FnMut() -> Result<()>,
 ) -> Result<[[f32; CALIBRATED_EF.len()]; 2]> {
     let count = graph.records.count;
     let hangs: HashSet<u32> = (0..count).filter_map(|row| graph.records.records().twin(row)).collect();
     let nodes: Vec<u32> = (0..count).filter(|row| !hangs.contains(row)).collect();
-    let step = (nodes.len() / QUERIES as usize).max(1);
-    let rows: Vec<u32> = nodes.iter().copied().step_by(step).take(QUERIES as usize).collect();
+    let step = (nodes.len() / QUERIES).max(1);
+    let rows: Vec<u32> = nodes.iter().copied().step_by(step).take(QUERIES).collect();
     let useful = CALIBRATED_EF.iter().take_while(|&&ef| walk_cost(ef) < count as usize).count();
     let mut recall = [[0.0; CALIBRATED_EF.len()]; 2];
     for (kind, recall) in recall.iter_mut().enumerate() {
         let noise = if kind == 0 { NEAR_NOISE } else { FAR_NOISE };
-        let queries: Vec<CodeQuery> = rows.par_iter().map(|&row| mix(graph, row, noise)).collect();
-        // The row that the query was made of finds itself; it does not count.
+        // The row that a query was made of finds itself; it does not count.
+        let (queries, own): (Vec<CodeQuery>, Vec<Option<u32>>) = if kind == 1 && samples.len() >= QUERIES / 2 {
+            samples.iter().map(|sample| (sample.clone(), None)).unzip()
+        } else {
+            rows.par_iter().map(|&row| (mix(graph, row, noise), Some(row))).unzip()
+        };
         let mut truths = graph.nearest(&queries, &nodes, CALIBRATED_K + 1, go_on)?;
-        for (truth, row) in truths.iter_mut().zip(&rows) {
-            truth.retain(|found| found != row);
+        for (truth, &own) in truths.iter_mut().zip(&own) {
+            truth.retain(|&found| Some(found) != own);
             truth.truncate(CALIBRATED_K);
         }
-        let asked: Vec<(u32, &CodeQuery, &Vec<u32>)> =
-            rows.iter().zip(&queries).zip(&truths).map(|((&row, query), truth)| (row, query, truth)).collect();
+        let asked: Vec<(Option<u32>, &CodeQuery, &Vec<u32>)> =
+            own.iter().zip(&queries).zip(&truths).map(|((&own, query), truth)| (own, query, truth)).collect();
         let mut found: Vec<[usize; CALIBRATED_EF.len()]> = Vec::new();
         for asked in asked.chunks(TOGETHER.max(rayon::current_num_threads())) {
             go_on()?;
-            let measured = asked.par_iter().map_init(Scratch::default, |scratch, &(row, query, truth)| {
+            let measured = asked.par_iter().map_init(Scratch::default, |scratch, &(own, query, truth)| {
                 let mut found = [0; CALIBRATED_EF.len()];
                 for (found, &ef) in found.iter_mut().zip(&CALIBRATED_EF[..useful]) {
                     let width = Width { open: ef, keep: KEPT.max(ef) + 1 };
                     graph.walk(query, width, spread(ef, kind == 1), scratch)?;
-                    let pool = scratch.pool.iter().filter(|p| p.1 != row).take(CALIBRATED_K);
+                    let pool = scratch.pool.iter().filter(|p| Some(p.1) != own).take(CALIBRATED_K);
                     *found = pool.filter(|p| truth.contains(&p.1)).count();
                     if *found == truth.len() {
                         // Wider walks find no less, near enough.

@@ -13,6 +13,8 @@ use crate::error::{Error, Result};
 use crate::format::{self, CALIBRATED_EF, Footer, KEY_ENTRY, LEVELS, Layout, UPPER_NODE};
 use crate::graft::Graft;
 use crate::kernel::Kernels;
+use crate::plan::elsewhere;
+use crate::samples::Samples;
 use crate::sealed::{BUFFER, Sealer};
 use crate::segment::{Part, Segment};
 use crate::storage::Storage;
@@ -154,6 +156,8 @@ pub(crate) struct Composer<'a> {
     pub(crate) storage: &'a dyn Storage,
     pub(crate) config: &'a Config,
     pub(crate) kernels: Kernels,
+    /// What shapes a graph, and the number of its file.
+    pub(crate) samples: (&'a Samples, u64),
 }
 
 impl Composer<'_> {
@@ -226,18 +230,21 @@ impl Composer<'_> {
         };
         let (records, reach) = self.encode(source, &encoding, links, watch)?;
         let mut graph = Graph::new(self.kernels, &encoding, self.config.build_ef, records);
+        let biases = (0..source.len()).map(|row| f64::from(graph.records.records().bias(row)));
+        let mean = biases.clone().sum::<f64>() / f64::from(source.len());
+        let deviation = (biases.map(|b| (b - mean).powi(2)).sum::<f64>() / f64::from(source.len())).sqrt();
+        let (bias_mean, bias_deviation) = (mean as f32, deviation as f32);
         let mut recall = [[0.0; CALIBRATED_EF.len()]; 2];
         // What follows a graph is told as the whole of it.
         let mut told = (0, source.len().into());
         if links > 0 {
-            let total = graph.build(graft, watch)?;
+            let (shaping, mut measuring) = self.samples.0.encode(&encoding);
+            measuring.retain(|query| elsewhere(query.offset - encoding.constant(), bias_mean, bias_deviation));
+            let total = graph.build(graft, &shaping, watch)?;
             told = (total, total);
-            recall = calibrate::measure(&graph, &mut || tell(watch, total, total))?;
+            recall = calibrate::measure(&graph, &measuring, &mut || tell(watch, total, total))?;
         }
         let go_on = &mut || tell(watch, told.0, told.1);
-        let biases = (0..source.len()).map(|row| f64::from(graph.records.records().bias(row)));
-        let mean = biases.clone().sum::<f64>() / f64::from(source.len());
-        let deviation = (biases.map(|b| (b - mean).powi(2)).sum::<f64>() / f64::from(source.len())).sqrt();
         let mut levels = [0; LEVELS];
         levels.iter_mut().zip(&graph.uppers).for_each(|(level, upper)| *level = upper.rows.len() as u32);
         let mut footer = Footer {
@@ -250,9 +257,10 @@ impl Composer<'_> {
             levels,
             sums_checksum: 0,
             reach,
-            bias_mean: mean as f32,
-            bias_deviation: deviation as f32,
+            bias_mean,
+            bias_deviation,
             recall,
+            samples: if links > 0 { self.samples.1 } else { 0 },
         };
         let checksum = self.write((id, source), &graph, &mut footer, go_on)?;
         Segment::open(self.storage, id, footer.count, checksum, self.config)

@@ -16,6 +16,7 @@ pub(crate) const MANIFEST_NEW: &str = "MANIFEST.new";
 pub(crate) const MANIFEST_MAGIC: [u8; 8] = *b"TTMANIF\x01";
 pub(crate) const SEGMENT_MAGIC: [u8; 8] = *b"TTSEGMT\x01";
 pub(crate) const REMOVED_MAGIC: [u8; 8] = *b"TTREMOV\x01";
+pub(crate) const SAMPLES_MAGIC: [u8; 8] = *b"TTQUERY\x01";
 /// Bytes under one checksum.
 pub(crate) const BLOCK: usize = 4096;
 /// Sections start at multiples of this.
@@ -24,6 +25,7 @@ pub(crate) const FOOTER: usize = 256;
 pub(crate) const MANIFEST_HEAD: usize = 48;
 pub(crate) const MANIFEST_ENTRY: usize = 32;
 pub(crate) const REMOVED_HEAD: usize = 24;
+pub(crate) const SAMPLES_HEAD: usize = 24;
 /// Bytes of one entry of the key table.
 pub(crate) const KEY_ENTRY: usize = 12;
 /// Links of a node above level 0.
@@ -142,6 +144,14 @@ pub(crate) struct SegmentEntry {
     pub(crate) checksum: u64,
 }
 
+/// The sample queries as the manifest names them; zeros where there are none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SamplesEntry {
+    /// Number in the file name.
+    pub(crate) id: u64,
+    pub(crate) count: u32,
+}
+
 /// What makes a generation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ManifestData {
@@ -150,6 +160,7 @@ pub(crate) struct ManifestData {
     /// The number of the next new file.
     pub(crate) next_id: u64,
     pub(crate) segments: Vec<SegmentEntry>,
+    pub(crate) samples: SamplesEntry,
 }
 
 impl ManifestData {
@@ -165,12 +176,16 @@ impl ManifestData {
         put(&mut b, 24, self.generation.to_le_bytes());
         put(&mut b, 32, self.next_id.to_le_bytes());
         put(&mut b, 40, (self.segments.len() as u32).to_le_bytes());
+        put(&mut b, 44, self.samples.count.to_le_bytes());
         for (entry, b) in self.segments.iter().zip(b[MANIFEST_HEAD..].chunks_exact_mut(MANIFEST_ENTRY)) {
             put(b, 0, entry.id.to_le_bytes());
             put(b, 8, entry.count.to_le_bytes());
             put(b, 12, entry.removed.to_le_bytes());
             put(b, 16, entry.removed_id.to_le_bytes());
             put(b, 24, entry.checksum.to_le_bytes());
+        }
+        if self.samples.count > 0 {
+            b.extend(self.samples.id.to_le_bytes());
         }
         seal(&mut b);
         b
@@ -189,10 +204,13 @@ impl ManifestData {
             return damaged(e.to_string());
         }
         let count = f.u32(40) as usize;
-        if (count as u64) * MANIFEST_ENTRY as u64 + (MANIFEST_HEAD + 8) as u64 != bytes.len() as u64 {
+        let sampled = if f.u32(44) > 0 { 8 } else { 0 };
+        if (count as u64) * MANIFEST_ENTRY as u64 + (MANIFEST_HEAD + sampled + 8) as u64 != bytes.len() as u64 {
             return damaged(format!("{} bytes long, which does not fit {count} segments", bytes.len()));
         }
-        let entries = bytes[MANIFEST_HEAD..bytes.len() - 8].chunks_exact(MANIFEST_ENTRY).map(|b| {
+        let end = bytes.len() - 8 - sampled;
+        let samples = SamplesEntry { id: if sampled > 0 { f.u64(end) } else { 0 }, count: f.u32(44) };
+        let entries = bytes[MANIFEST_HEAD..end].chunks_exact(MANIFEST_ENTRY).map(|b| {
             let f = Fields(b);
             SegmentEntry {
                 id: f.u64(0),
@@ -202,7 +220,7 @@ impl ManifestData {
                 checksum: f.u64(24),
             }
         });
-        Ok(ManifestData { config, generation: f.u64(24), next_id: f.u64(32), segments: entries.collect() })
+        Ok(ManifestData { config, generation: f.u64(24), next_id: f.u64(32), segments: entries.collect(), samples })
     }
 }
 
@@ -227,6 +245,30 @@ pub(crate) fn decode_removed(bytes: &[u8], count: u32) -> Result<Vec<u64>, Refus
     Ok(body.chunks_exact(8).map(|w| u64::from_le_bytes(w.try_into().expect("eight bytes"))).collect())
 }
 
+/// Sample queries, `dim` numbers each.
+pub(crate) fn encode_samples(dim: usize, numbers: &[f32]) -> Vec<u8> {
+    let mut b = vec![0; SAMPLES_HEAD];
+    put(&mut b, 0, SAMPLES_MAGIC);
+    put(&mut b, 8, VERSION.to_le_bytes());
+    put(&mut b, 12, (dim as u32).to_le_bytes());
+    put(&mut b, 16, ((numbers.len() / dim) as u32).to_le_bytes());
+    b.extend(numbers.iter().flat_map(|x| x.to_le_bytes()));
+    seal(&mut b);
+    b
+}
+
+pub(crate) fn decode_samples(bytes: &[u8], dim: usize, count: u32) -> Result<Vec<f32>, Refusal> {
+    let f = open(bytes, SAMPLES_MAGIC, SAMPLES_HEAD + 8)?;
+    let (found, length) = ((f.u32(12), f.u32(16)), (count as usize).checked_mul(4 * dim));
+    if found != (dim as u32, count) || length.and_then(|l| l.checked_add(SAMPLES_HEAD + 8)) != Some(bytes.len()) {
+        return damaged(format!("it holds {} queries of {} numbers, {count} of {dim} expected", found.1, found.0));
+    }
+    let body = &bytes[SAMPLES_HEAD..bytes.len() - 8];
+    let numbers: Vec<f32> =
+        body.chunks_exact(4).map(|x| f32::from_le_bytes(x.try_into().expect("four bytes"))).collect();
+    if numbers.iter().all(|x| x.is_finite()) { Ok(numbers) } else { damaged("a number is not finite") }
+}
+
 /// The end of a segment file, from which everything else in it follows.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Footer {
@@ -249,6 +291,8 @@ pub(crate) struct Footer {
     /// Recall@10 measured at each of [`CALIBRATED_EF`]: for queries like the rows, then for queries from elsewhere. Zeros where
     /// nothing was measured.
     pub(crate) recall: [[f32; CALIBRATED_EF.len()]; 2],
+    /// Number of the file of sample queries that the graph was made with; 0 for none.
+    pub(crate) samples: u64,
 }
 
 impl Footer {
@@ -272,6 +316,7 @@ impl Footer {
         for (at, recall) in self.recall.as_flattened().iter().enumerate() {
             put(&mut b, 80 + 4 * at, recall.to_le_bytes());
         }
+        put(&mut b, 208, self.samples.to_le_bytes());
         seal(&mut b);
         b
     }
@@ -299,6 +344,7 @@ impl Footer {
             bias_mean: f.f32(72),
             bias_deviation: f.f32(76),
             recall,
+            samples: f.u64(208),
         };
         if !(1..=4096).contains(&footer.dim) || footer.links > MOST_LINKS || footer.count > u32::MAX / 2 {
             return damaged(format!("dimension {}, {} links, {} rows", footer.dim, footer.links, footer.count));
@@ -357,10 +403,17 @@ pub(crate) fn removed_name(id: u64) -> String {
     format!("{id:012}.del")
 }
 
+/// Name of a file of sample queries.
+pub(crate) fn samples_name(id: u64) -> String {
+    format!("{id:012}.qry")
+}
+
 /// Whether a file of this name belongs to the index and may be removed when no manifest names it.
 pub(crate) fn is_ours(name: &str) -> bool {
     name == MANIFEST_NEW
-        || name.len() == 16 && name[..12].bytes().all(|b| b.is_ascii_digit()) && matches!(&name[12..], ".seg" | ".del")
+        || name.len() == 16
+            && name[..12].bytes().all(|b| b.is_ascii_digit())
+            && matches!(&name[12..], ".seg" | ".del" | ".qry")
 }
 
 /// Whether a file of ours is a manifest or has a number below `id`.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::format::ManifestData;
+use crate::format::{ManifestData, SamplesEntry};
 use crate::manifest;
 use crate::reader::Reader;
 use crate::storage::{Directory, LOCK, Storage};
@@ -58,7 +58,13 @@ impl Index {
         if manifest::read(&*storage)?.is_some() {
             return Err(Error::Exists { path: storage.path("") });
         }
-        let data = ManifestData { config: config.clone(), generation: 0, next_id: 1, segments: Vec::new() };
+        let data = ManifestData {
+            config: config.clone(),
+            generation: 0,
+            next_id: 1,
+            segments: Vec::new(),
+            samples: SamplesEntry::default(),
+        };
         manifest::publish(&*storage, &data).map_err(|failed| failed.error)?;
         Ok(Index { storage, config })
     }

@@ -113,6 +113,9 @@ pub(crate) fn sweep(storage: &dyn Storage, data: &ManifestData) -> Result<bool> 
         named.insert(format::segment_name(entry.id));
         named.insert(format::removed_name(entry.removed_id));
     }
+    if data.samples.count > 0 {
+        named.insert(format::samples_name(data.samples.id));
+    }
     let mut names = storage.list().map_err(Error::io(storage.path(""), "list"))?;
     names.retain(|name| format::is_ours(name) && !named.contains(name));
     let (old, new): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| format::is_older(name, data.next_id));

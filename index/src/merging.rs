@@ -19,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::fold::{self, Fold};
 use crate::format;
 use crate::kernel::Kernels;
+use crate::samples::Samples;
 use crate::segment::{Part, Removed, Segment};
 use crate::storage::Storage;
 use crate::vectors::Shape;
@@ -36,6 +37,9 @@ pub(crate) struct Job {
     pub(crate) id: u64,
     /// What is merged, as it was when the merge began.
     pub(crate) parts: Vec<Part>,
+    /// What shapes the graph, and the number of its file.
+    pub(crate) samples: Arc<Samples>,
+    pub(crate) samples_id: u64,
     /// Take over the graph that has most of the vectors, if there is such a one.
     pub(crate) graft: bool,
 }
@@ -59,7 +63,12 @@ impl Job {
         } else {
             None
         };
-        let composer = Composer { storage: &*self.storage, config: &self.config, kernels: self.kernels };
+        let composer = Composer {
+            storage: &*self.storage,
+            config: &self.config,
+            kernels: self.kernels,
+            samples: (&self.samples, self.samples_id),
+        };
         let composed = composer.compose(self.id, &source, links, inherited, watch);
         if composed.is_err() {
             let _ = self.storage.remove(&format::segment_name(self.id));

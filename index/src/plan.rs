@@ -60,10 +60,9 @@ pub(crate) struct Walk {
     pub(crate) spread: usize,
 }
 
-/// Whether a query does not lie among the rows: its bias places it relative to them.
-fn elsewhere(part: &Part, bias: f32) -> bool {
-    let footer = &part.segment.footer;
-    bias < footer.bias_mean - ELSEWHERE * footer.bias_deviation
+/// Whether a query does not lie among rows of that mean bias and deviation: its own bias places it relative to them.
+pub(crate) fn elsewhere(bias: f32, mean: f32, deviation: f32) -> bool {
+    bias < mean - ELSEWHERE * deviation
 }
 
 /// The width that reaches a recall, by the calibration of the segment; `None` if no width that was tried does.
@@ -98,7 +97,8 @@ pub(crate) fn plan(part: &Part, target: Target, k: usize, passing: f32, filtered
     if !part.segment.has_graph() || target == Target::Exact || passing <= 0.0 {
         return Plan::Scan;
     }
-    let elsewhere = elsewhere(part, bias);
+    let footer = &part.segment.footer;
+    let elsewhere = elsewhere(bias, footer.bias_mean, footer.bias_deviation);
     let ef = match target {
         Target::Ef(ef) => Some(ef),
         Target::Recall(recall) => width(part, recall, elsewhere).map(|ef| widened(ef, k)),

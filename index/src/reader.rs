@@ -100,6 +100,11 @@ impl Reader {
         &self.shared.data.config
     }
 
+    /// How many sample queries the index was told ([`Writer::set_sample_queries`](crate::Writer::set_sample_queries)).
+    pub fn sample_queries(&self) -> u32 {
+        self.data().samples.count
+    }
+
     /// Whether a vector has this key.
     ///
     /// # Errors

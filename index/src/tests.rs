@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use crate::compose::{Composer, Pending};
-use crate::format::{self, BLOCK, FOOTER, Footer, Layout, MANIFEST, ManifestData, SegmentEntry};
+use crate::format::{self, BLOCK, FOOTER, Footer, Layout, MANIFEST, ManifestData, SamplesEntry, SegmentEntry};
 use crate::kernel::Kernels;
 use crate::manifest;
+use crate::samples::Samples;
 use crate::storage::Directory;
 use crate::{Config, Error, Index, Key, Metric, Neighbor, Result};
 
@@ -46,11 +47,12 @@ fn write_index(dir: &Path, count: u32) -> Index {
     let config = config();
     // The portable kernels, so that the bytes do not depend on where the test runs.
     let kernels = Kernels::all()[0];
-    let composer = Composer { storage: &storage, config: &config, kernels };
+    let composer = Composer { storage: &storage, config: &config, kernels, samples: (&Samples::default(), 0) };
     let segment = composer.compose(1, &pending, 9, None, &mut |_, _| std::ops::ControlFlow::Continue(())).unwrap();
     assert!(segment.levels().count() > 0);
     let entry = SegmentEntry { id: 1, count, removed: 0, removed_id: 0, checksum: segment.checksum };
-    let data = ManifestData { config, generation: 1, next_id: 2, segments: vec![entry] };
+    let data =
+        ManifestData { config, generation: 1, next_id: 2, segments: vec![entry], samples: SamplesEntry::default() };
     manifest::publish(&storage, &data).map_err(|f| f.error).unwrap();
     let mut writer = index.writer().unwrap();
     for key in 5_000..5_010 {

@@ -3,9 +3,10 @@
 use std::collections::HashSet;
 
 use crate::error::{Error, Result};
-use crate::format::UPPER_LINKS;
+use crate::format::{ManifestData, UPPER_LINKS};
 use crate::manifest;
 use crate::reader::Reader;
+use crate::samples::Samples;
 use crate::segment::Segment;
 
 /// What a full check found.
@@ -54,7 +55,7 @@ impl VerifyReport {
                 let path = reader.storage().path(crate::format::MANIFEST);
                 report.problems.push(Error::corrupt(path, "not the manifest that this reader was opened with"));
             }
-            Ok(_) => {}
+            Ok((data, _)) => report.problems.extend(samples(reader, &data).err()),
             Err(error) => report.problems.push(error),
         }
         let mut keys = HashSet::new();
@@ -83,6 +84,17 @@ impl VerifyReport {
             }
         }
         Ok(report)
+    }
+}
+
+/// The sample queries can be read. The next commit may have replaced them meanwhile.
+fn samples(reader: &Reader, data: &ManifestData) -> Result<()> {
+    let read = Samples::load(reader.storage(), data.samples, data.config.dim);
+    match read {
+        Err(error) if manifest::read(reader.storage())?.is_none_or(|now| now.generation == data.generation) => {
+            Err(error)
+        }
+        _ => Ok(()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The one that changes an index.
 
 mod background;
+mod samples;
 
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
@@ -12,10 +13,11 @@ use crate::compose::{Both, Composer, Inherited, Merge, Pending, Source};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::fold::Fold;
-use crate::format::{self, ManifestData, SegmentEntry, encode_removed};
+use crate::format::{self, ManifestData, SamplesEntry, SegmentEntry, encode_removed};
 use crate::kernel::Kernels;
 use crate::manifest;
 use crate::merging::{Job, Merging, install};
+use crate::samples::Samples;
 use crate::segment::{Part, Segment};
 use crate::storage::{LOCK, Lock, Storage};
 use crate::vectors::Shape;
@@ -46,6 +48,10 @@ pub struct Writer {
     pending: Pending,
     /// Where a key is in `pending`.
     places: HashMap<Key, u32>,
+    /// The sample queries, once they were read or set anew.
+    samples: Option<Arc<Samples>>,
+    /// Their file; zeros where there are none, or none is written yet.
+    samples_named: SamplesEntry,
     /// Bytes of added vectors that are held; more go to a file that the next commit names.
     held: usize,
     changed: bool,
@@ -78,6 +84,8 @@ impl Writer {
             _lock: lock,
             fold: Fold::default(),
             kernels: Kernels::detect(),
+            samples: None,
+            samples_named: data.samples,
             data,
             parts,
             pending: Pending::default(),
@@ -321,7 +329,12 @@ impl Writer {
         let both = Both(&merge, &self.pending);
         let id = self.data.next_id;
         let centre = self.centre().filter(|_| both.len() < self.fold.graph);
-        let composer = Composer { storage: &*self.storage, config: &self.data.config, kernels: self.kernels };
+        let composer = Composer {
+            storage: &*self.storage,
+            config: &self.data.config,
+            kernels: self.kernels,
+            samples: (&Samples::default(), 0),
+        };
         let composed = composer.compose(id, &both, 0, centre, &mut |_, _| ControlFlow::Continue(()));
         self.take_id();
         match composed {
@@ -347,22 +360,24 @@ impl Writer {
         }
     }
 
-    fn job(&mut self, places: &[usize], graft: bool) -> Job {
-        Job {
+    fn job(&mut self, places: &[usize], graft: bool) -> Result<Job> {
+        Ok(Job {
             storage: Arc::clone(&self.storage),
             config: self.data.config.clone(),
             kernels: self.kernels,
             fold: self.fold,
             id: self.take_id(),
             parts: places.iter().map(|&at| self.parts[at].clone()).collect(),
+            samples: self.samples()?,
+            samples_id: self.samples_named.id,
             graft,
-        }
+        })
     }
 
     /// Merges the parts at these places into one and commits that. Where `graft` is set and most of the vectors come from one graph,
     /// that graph is taken over.
     fn merge(&mut self, places: &[usize], graft: bool, watch: Watch<'_>) -> Result<()> {
-        let job = self.job(places, graft);
+        let job = self.job(places, graft)?;
         let merged = job.run(watch)?;
         self.place(&job, Ok(merged))?;
         self.commit_changes()
@@ -403,19 +418,25 @@ impl Writer {
         for part in parts.iter_mut().filter(|part| part.removed.count() > 0 && part.removed_id == 0) {
             part.removed_id = self.take_id();
             self.garbage.push(format::removed_name(part.removed_id));
-            self.write_removed(part)?;
+            self.write_file(
+                &format::removed_name(part.removed_id),
+                &encode_removed(part.segment.count(), part.removed.words()),
+            )?;
         }
+        let samples = self.write_samples()?;
         let data = ManifestData {
             config: self.data.config.clone(),
             generation: self.data.generation + 1,
             next_id: self.data.next_id,
             segments: parts.iter().map(Part::entry).collect(),
+            samples,
         };
         if let Err(failed) = manifest::publish(&*self.storage, &data) {
             self.poisoned = failed.ambiguous;
             return Err(failed.error);
         }
-        self.garbage.extend(files(&self.data.segments));
+        self.garbage.extend(files(&self.data.segments, self.data.samples));
+        self.samples_named = data.samples;
         self.data = data;
         self.parts = parts;
         self.changed = false;
@@ -424,12 +445,11 @@ impl Writer {
         Ok(())
     }
 
-    fn write_removed(&self, part: &Part) -> Result<()> {
-        let name = format::removed_name(part.removed_id);
-        let path = self.storage.path(&name);
-        let mut file = self.storage.create(&name).map_err(Error::io(&path, "create"))?;
-        let bytes = encode_removed(part.segment.count(), part.removed.words());
-        file.write_all(&bytes).map_err(Error::io(&path, "write"))?;
+    /// Writes and syncs a small file.
+    fn write_file(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let path = self.storage.path(name);
+        let mut file = self.storage.create(name).map_err(Error::io(&path, "create"))?;
+        file.write_all(bytes).map_err(Error::io(&path, "write"))?;
         file.sync().map_err(Error::io(&path, "sync"))
     }
 
@@ -437,7 +457,8 @@ impl Writer {
     /// system will not remove now is swept by the next writer.
     fn clear_garbage(&mut self) {
         let next: Vec<_> = self.parts.iter().map(Part::entry).collect();
-        let named: HashSet<String> = files(&self.data.segments).chain(files(&next)).collect();
+        let last = files(&self.data.segments, self.data.samples);
+        let named: HashSet<String> = last.chain(files(&next, self.samples_named)).collect();
         let candidates: HashSet<String> = self.garbage.drain(..).collect();
         let (keep, gone): (Vec<_>, Vec<_>) = candidates.into_iter().partition(|name| named.contains(name));
         self.garbage = keep;
@@ -447,8 +468,9 @@ impl Writer {
     }
 }
 
-/// Names of the files of some segments.
-fn files(segments: &[SegmentEntry]) -> impl Iterator<Item = String> + '_ {
+/// Names of the files of some segments, and of sample queries.
+fn files(segments: &[SegmentEntry], samples: SamplesEntry) -> impl Iterator<Item = String> + '_ {
     let removed = segments.iter().filter(|s| s.removed_id != 0).map(|s| format::removed_name(s.removed_id));
-    segments.iter().map(|s| format::segment_name(s.id)).chain(removed)
+    let samples = (samples.count > 0).then(|| format::samples_name(samples.id));
+    segments.iter().map(|s| format::segment_name(s.id)).chain(removed).chain(samples)
 }

@@ -12,6 +12,9 @@ const DIM: usize = 5;
 
 type Contents = BTreeMap<Key, Vec<f32>>;
 
+/// No vector has this key; how many sample queries there are stands under it.
+const SAMPLES: Key = Key::MAX;
+
 /// A workload of adds, updates, removes, commits and compactions; the same for a seed.
 struct Workload {
     random: Random,
@@ -22,7 +25,8 @@ struct Workload {
 
 impl Workload {
     fn new(seed: u64) -> Workload {
-        Workload { random: Random(seed), now: Contents::new(), acknowledged: Contents::new() }
+        let empty = Contents::from([(SAMPLES, vec![0.0])]);
+        Workload { random: Random(seed), now: empty.clone(), acknowledged: empty }
     }
 
     fn change(&mut self, writer: &mut Writer) -> Result<(), Error> {
@@ -42,6 +46,11 @@ impl Workload {
     /// One round: changes, then a commit or a compaction.
     fn round(&mut self, at: usize, writer: &mut Writer) -> Result<(), Error> {
         self.change(writer)?;
+        if at % 3 == 1 {
+            let samples: Vec<_> = (0..at % 4).map(|_| self.random.vector(DIM)).collect();
+            writer.set_sample_queries(&samples)?;
+            self.now.insert(SAMPLES, vec![samples.len() as f32]);
+        }
         if at % 4 == 3 {
             writer.compact()?
         } else {
@@ -63,7 +72,8 @@ fn create() -> (Simulated, Index) {
 
 fn contents(reader: &Reader) -> Contents {
     let keys = reader.keys().map(Result::unwrap);
-    keys.map(|key| (key, reader.get(key).unwrap().expect("a listed key is there"))).collect()
+    let vectors = keys.map(|key| (key, reader.get(key).unwrap().expect("a listed key is there")));
+    vectors.chain([(SAMPLES, vec![reader.sample_queries() as f32])]).collect()
 }
 
 /// Opens what a power cut left, checks it, and works on with it.
@@ -83,7 +93,8 @@ fn assert_survived(left: &Simulated, acknowledged: &Contents, in_flight: &Conten
     assert!(index.reader().unwrap().verify().unwrap().is_clean(), "{what}");
     let strangers =
         left.names().into_iter().filter(|n| n != "MANIFEST" && !n.ends_with(".seg") && !n.ends_with(".del"));
-    assert_eq!(strangers.count(), 0, "{what}: leftovers stay: {:?}", left.names());
+    let samples = usize::from(writer.sample_queries() > 0);
+    assert_eq!(strangers.count(), samples, "{what}: leftovers stay: {:?}", left.names());
 }
 
 #[test]

@@ -8,5 +8,6 @@ mod corruption;
 mod crash;
 mod graph;
 mod limits;
+mod samples;
 mod simulated;
 mod support;

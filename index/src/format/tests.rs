@@ -47,6 +47,7 @@ fn manifest() -> ManifestData {
         generation: 9,
         next_id: 80,
         segments: vec![entry(11), entry(12)],
+        samples: SamplesEntry { id: 79, count: 3 },
     }
 }
 
@@ -66,6 +67,7 @@ fn footer() -> Footer {
         bias_mean: -0.5,
         bias_deviation: 0.0625,
         recall,
+        samples: 79,
     }
 }
 
@@ -87,8 +89,10 @@ fn the_tables_of_format_md_are_what_the_code_writes() {
             ("generation", le(9u64.to_le_bytes())),
             ("next_id", le(80u64.to_le_bytes())),
             ("count", le(2u32.to_le_bytes())),
+            ("samples", le(3u32.to_le_bytes())),
         ],
     );
+    assert_eq!(bytes[bytes.len() - 16..bytes.len() - 8], 79u64.to_le_bytes());
     compare(
         "Manifest entry",
         &bytes[MANIFEST_HEAD..][..MANIFEST_ENTRY],
@@ -105,6 +109,16 @@ fn the_tables_of_format_md_are_what_the_code_writes() {
         [("magic", le(*b"TTREMOV\x01")), ("version", le(VERSION.to_le_bytes())), ("count", le(77u32.to_le_bytes()))];
     compare("Removed rows", &removed[..REMOVED_HEAD], &expected);
     assert_eq!(decode_removed(&removed, 77).unwrap(), [1, 2]);
+    let samples = encode_samples(2, &[0.5, 1.0, -1.0, 2.0]);
+    let expected = [
+        ("magic", le(*b"TTQUERY\x01")),
+        ("version", le(VERSION.to_le_bytes())),
+        ("dim", le(2u32.to_le_bytes())),
+        ("count", le(2u32.to_le_bytes())),
+    ];
+    compare("Sample queries", &samples[..SAMPLES_HEAD], &expected);
+    assert_eq!(decode_samples(&samples, 2, 2).unwrap(), [0.5, 1.0, -1.0, 2.0]);
+    assert!(decode_samples(&samples, 4, 1).is_err());
 
     let footer = footer();
     let bytes = footer.encode();
@@ -127,6 +141,7 @@ fn the_tables_of_format_md_are_what_the_code_writes() {
             ("bias_mean", le((-0.5f32).to_le_bytes())),
             ("bias_deviation", le(0.0625f32.to_le_bytes())),
             ("recall", footer.recall.as_flattened().iter().flat_map(|r| r.to_le_bytes()).collect()),
+            ("samples", le(79u64.to_le_bytes())),
             ("checksum", le(xxh3_64(&bytes[..FOOTER - 8]).to_le_bytes())),
         ],
     );

@@ -53,7 +53,7 @@ impl Writer {
             background.failed = None;
             let told = Arc::clone(&background.told);
             let all: Vec<usize> = (0..self.parts.len()).collect();
-            self.merging = Some(self.job(&all, false).start(Some(told))?);
+            self.merging = Some(self.job(&all, false)?.start(Some(told))?);
         }
         Ok(worth)
     }
@@ -61,8 +61,11 @@ impl Writer {
     /// Whether there is more than one segment, or one that a merge of its own would make better.
     pub(super) fn worth_compacting(&self) -> bool {
         let graph = self.fold.graph;
-        let compact =
-            |part: &Part| part.removed.count() == 0 && part.segment.has_graph() == (part.segment.count() >= graph);
+        let compact = |part: &Part| {
+            let segment = &part.segment;
+            let shaped = !segment.has_graph() || segment.footer.samples == self.samples_named.id;
+            part.removed.count() == 0 && segment.has_graph() == (segment.count() >= graph) && shaped
+        };
         self.parts.len() > 1 || self.parts.iter().any(|part| !compact(part))
     }
 
@@ -74,7 +77,7 @@ impl Writer {
         let told = Arc::clone(&background.told);
         let due = self.fold.due(&self.parts);
         if !due.is_empty() {
-            self.merging = Some(self.job(&due, true).start(Some(told))?);
+            self.merging = Some(self.job(&due, true)?.start(Some(told))?);
         }
         Ok(())
     }
