@@ -67,7 +67,7 @@ const STEPS: [Step; 15] = [
     step(Command::Open, "open", MILLION, 2, 1, LARGE, false, 3.0),
     step(Command::Open, "open", SET, 3, 1, ALL, false, 3.0),
     step(Command::Commit, "commit", SET, 3, 1, ALL, false, 4.0),
-    step(Command::Churn, "churn", SET, 1, 1, ALL, false, 4.0),
+    step(Command::Churn, "churn", SET, 3, 1, ALL, false, 12.0),
     step(Command::Filter, "filter", SET, 2, 1, ALL, false, 8.0),
     step(Command::Build, "build", 10_000, 3, 1, ALL, false, 1.0),
     step(Command::Search, "search", 10_000, 2, 1, ALL, false, 2.0),
