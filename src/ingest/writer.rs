@@ -1,11 +1,12 @@
 //! The sink of an ingest: one thread that turns events into records and vectors, and commits them.
 //!
-//! Order of a commit: the index, then the catalog. A crash between the two leaves vectors without a record, which no search
+//! Order of a commit: the indexes, then the catalog. A crash between the two leaves vectors without a record, which no search
 //! returns and the next run removes. Removal goes the other way round: the record first, its vector with the next commit.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
@@ -15,9 +16,11 @@ use super::diff::Table;
 use super::memory::Memory;
 use super::pipeline::Event;
 use super::request::{Counters, Progress, Report, Skipped, Target, Walked};
+use super::samples::sample;
 use super::walk::File;
 use super::watch::Watch;
 use crate::catalog::{Catalog, Change, Hash, Key, Keys, Record, Said, Writer};
+use crate::model::Encode;
 use crate::{Error, Result};
 
 /// How often the closures of a request are called.
@@ -89,6 +92,8 @@ pub(super) struct Sink<'a> {
     pub(super) index: tintype_index::Writer,
     /// For vectors of earlier commits, which copies take over.
     vectors: tintype_index::Index,
+    /// What the first graph is shaped with: captions of earlier commits, or what the encoder makes of phrases.
+    texts: (Option<tintype_index::Index>, Arc<dyn Encode>),
     /// Vectors of captions, where the library has or gets some.
     pub(super) captions: Option<tintype_index::Writer>,
     reader: Option<tintype_index::Reader>,
@@ -160,6 +165,7 @@ impl<'a> Sink<'a> {
             catalog,
             index,
             vectors: target.index.clone(),
+            texts: (target.captions.clone(), Arc::clone(&target.encoder)),
             captions,
             reader: None,
             missing,
@@ -435,11 +441,13 @@ impl<'a> Sink<'a> {
     /// As [`Sink::commit`], where nothing is left that could be interrupted.
     pub(super) fn write(&mut self, counters: &Counters, watch: &mut Watch<'_>) -> Result<()> {
         let start = Instant::now();
-        self.index.commit()?;
         self.drop_old_captions()?;
         if let Some(captions) = &mut self.captions {
             captions.commit()?;
         }
+        let vectors = self.index.len();
+        sample(&mut self.index, vectors, self.texts.0.as_ref(), &*self.texts.1, watch)?;
+        self.index.commit()?;
         if !self.changes.is_empty() {
             let dropped = self.catalog.apply(&self.changes, self.next_key)?;
             self.changes.clear();

@@ -81,12 +81,45 @@ fn captions_without_pictures_are_found_by_what_they_mean() {
 
 /// A matrix of so many rows of three numbers.
 pub(crate) fn npy(rows: u32) -> Vec<u8> {
+    matrix(rows, 3)
+}
+
+fn matrix(rows: u32, dim: u32) -> Vec<u8> {
     let number = |n: u32| (n.wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 23) as f32 - 1.0;
-    let header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, 3), }}");
+    let header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {dim}), }}");
     let mut file = b"\x93NUMPY\x01\x00\x76\x00".to_vec();
     file.extend(format!("{header:<117}\n").as_bytes());
-    file.extend((0..rows).flat_map(|n| [number(n), number(n + ROWS), 0.5]).flat_map(f32::to_le_bytes));
+    let row = |n: u32| (1..dim).map(move |at| number(n + (at - 1) * ROWS)).chain([0.5]);
+    file.extend((0..rows).flat_map(row).flat_map(f32::to_le_bytes));
     file
+}
+
+#[test]
+fn a_graph_of_pictures_is_shaped_by_captions_or_by_what_the_model_makes_of_phrases() {
+    let samples = |library: &std::path::Path| {
+        let mut indexes = std::fs::read_dir(library).unwrap().map(|entry| entry.unwrap().path());
+        let of_pictures =
+            indexes.find(|dir| dir.join("MANIFEST").exists() && !dir.display().to_string().ends_with("captions"));
+        let reader = tintype_index::Index::open(of_pictures.unwrap()).unwrap().reader().unwrap();
+        (reader.verify().unwrap().graphs, reader.sample_queries())
+    };
+    let place = Place::new();
+    let pictures = place.path("clip/img_emb");
+    std::fs::create_dir_all(&pictures).unwrap();
+    std::fs::write(pictures.join("img_emb_0.npy"), matrix(4_200, DIM as u32)).unwrap();
+    declared(&place, DIM).collect([place.path("clip")]).run().unwrap();
+    assert_eq!(samples(&place.path("vectors")), (1, 0), "nobody reads here");
+    place.engine().collect([place.path("clip")]).run().unwrap();
+    assert_eq!(samples(&place.path("library")), (1, 598), "phrases");
+    std::fs::create_dir(place.path("clip/text_emb")).unwrap();
+    std::fs::write(place.path("clip/text_emb/text_emb_0.npy"), matrix(4_200, DIM as u32)).unwrap();
+    let engine = place.library("captioned");
+    engine.collect([place.path("clip")]).run().unwrap();
+    assert_eq!(samples(&place.path("captioned")), (1, 600), "captions");
+    // Nobody asks again.
+    std::fs::write(place.path("more.npy"), matrix(10, DIM as u32)).unwrap();
+    engine.collect([place.path("more.npy")]).run().unwrap();
+    assert_eq!(samples(&place.path("captioned")), (1, 600));
 }
 
 #[test]

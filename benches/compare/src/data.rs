@@ -20,12 +20,19 @@ pub(crate) const K: usize = 10;
 const TAKEN: usize = 100;
 const JITTER: f32 = 0.3;
 
+/// The text queries, beside the indexes of a size.
+pub(crate) const TEXTS: &str = "text.f32";
+
 /// Rows of `DIM` little-endian f32 in a file.
 pub(crate) struct Rows(File);
 
 impl Rows {
     pub(crate) fn open(path: &Path) -> Result<Rows> {
         Ok(Rows(File::open(path).with_context(|| path.display().to_string())?))
+    }
+
+    pub(crate) fn count(&self) -> Result<usize> {
+        Ok(self.0.metadata()?.len() as usize / (4 * DIM))
     }
 
     pub(crate) fn read(&self, at: &[usize]) -> Result<Vec<f32>> {
@@ -78,7 +85,7 @@ impl Data {
         }
         let dir = Data::folder(n);
         fs::create_dir_all(&dir)?;
-        let [base, text, image] = ["base.f32", "text.f32", "image.f32"].map(|name| dir.join(name));
+        let [base, text, image] = ["base.f32", TEXTS, "image.f32"].map(|name| dir.join(name));
         if !image.exists() {
             let images = read_npy(&source.join("images-100k-f16.npy"))?;
             let (taken, kept): (Vec<_>, Vec<_>) = images.into_iter().enumerate().partition(|(at, _)| at % TAKEN == 0);
@@ -152,8 +159,8 @@ fn truth(rows: &Path, base: &Path, n: usize, exact: &mut Option<Worker>, python:
             Some(worker) => worker,
             None => exact.insert(exact_worker(base, (0..n).collect(), python)?),
         };
-        let count = fs::metadata(rows)?.len() as usize / (4 * DIM);
-        let query = Query { rows: rows.into(), at: (0..count).collect(), k: K, ..Query::default() };
+        let query =
+            Query { rows: rows.into(), at: (0..Rows::open(rows)?.count()?).collect(), k: K, ..Query::default() };
         fs::write(&path, serde_json::to_string(&worker.ask(&Request::Query(query))?.found)?)?;
     }
     serde_json::from_str(&fs::read_to_string(&path)?).with_context(|| path.display().to_string())

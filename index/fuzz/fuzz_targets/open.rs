@@ -1,6 +1,6 @@
 //! Damaged and forged files: opening, verifying, searching and writing must come through with an answer or an error.
 //!
-//! A small index with graphs, small segments and removed rows is made once. An input is a list of edits of its files. Where the
+//! A small index with graphs, small segments, removed rows and sample queries is made once. An input is a list of edits of its files. Where the
 //! checksums are left alone, every answer must be the right one or an error. Where they are made right again, as somebody would who
 //! means harm, any answer is allowed; a panic, an endless loop, a huge allocation or undefined behaviour is not.
 #![no_main]
@@ -106,6 +106,7 @@ fn base(sizes: &[usize], metric: Metric, rows: Rows) -> Base {
     for key in (0..key).filter(|key| key % 7 == 3) {
         writer.remove(key * 3).expect("a key");
     }
+    writer.set_sample_queries(&embeddings(5, DIM, 77)).expect("samples");
     writer.commit().expect("a commit");
     drop(writer);
     // Without the files that came and went.

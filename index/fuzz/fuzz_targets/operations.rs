@@ -38,6 +38,11 @@ enum Op {
         count: u8,
         step: u8,
     },
+    /// Sample queries for the graphs to come.
+    Samples {
+        count: u8,
+        seed: u16,
+    },
     Commit,
     CommitBroken {
         after: u8,
@@ -165,6 +170,16 @@ impl Run {
     fn remove(&mut self, key: Key) {
         match self.writer().remove(key) {
             Ok(was) => assert_eq!(was, self.now.remove(&key).is_some()),
+            Err(Error::Poisoned { .. }) => self.reopen(),
+            Err(e) => panic!("{e:?}"),
+        }
+    }
+
+    fn samples(&mut self, count: u8, seed: u16) {
+        let samples = (0..u64::from(count)).map(|at| vector(&self.config, 7 * u64::from(seed) + at));
+        let samples: Vec<Vec<f32>> = samples.collect();
+        match self.writer().set_sample_queries(&samples) {
+            Ok(()) => assert_eq!(self.writer().sample_queries(), count.into()),
             Err(Error::Poisoned { .. }) => self.reopen(),
             Err(e) => panic!("{e:?}"),
         }
@@ -360,6 +375,7 @@ fuzz_target!(|input: Input| {
                 let keys = (0..u64::from(*count)).map(|at| u64::from(first % 2000) + at * (u64::from(step % 4) + 1));
                 keys.for_each(|key| run.remove(key));
             }
+            Op::Samples { count, seed } => run.samples(*count, *seed),
             Op::Commit => run.commit(false, None),
             Op::CommitBroken { after } => run.commit(false, Some(*after)),
             Op::Compact => run.commit(true, None),

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use tintype_index::{Config, Index, KeySet, Metric, Reader, Writer};
 
 use super::{DIM, Engine, How, LINKS};
+use crate::data::{Rows, TEXTS};
 
 #[derive(Default)]
 pub(crate) struct Tintype {
@@ -15,9 +16,15 @@ pub(crate) struct Tintype {
     reader: Option<Reader>,
     /// The filter, as a set of keys.
     allowed: KeySet,
+    /// Whether the even text queries, which nothing is reported of, are its sample queries.
+    sampled: bool,
 }
 
 impl Tintype {
+    pub(crate) fn sampled() -> Tintype {
+        Tintype { sampled: true, ..Tintype::default() }
+    }
+
     fn index(&self) -> Result<&Index> {
         self.index.as_ref().context("no index is open")
     }
@@ -35,6 +42,12 @@ impl Engine for Tintype {
     fn create(&mut self, dir: &Path, _capacity: usize) -> Result<()> {
         let config = Config { dim: DIM, metric: Metric::Cosine, links: 2 * LINKS, ..Config::default() };
         self.index = Some(Index::create(dir, config)?);
+        if self.sampled {
+            let texts = Rows::open(&dir.with_file_name(TEXTS))?;
+            let even: Vec<Vec<f32>> =
+                (0..texts.count()?).step_by(2).map(|at| texts.read(&[at])).collect::<Result<_>>()?;
+            self.writer()?.set_sample_queries(&even)?;
+        }
         Ok(())
     }
 

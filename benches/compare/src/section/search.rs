@@ -7,11 +7,10 @@ use anyhow::Result;
 
 use super::{Bench, ask, say};
 use crate::curve::{Curve, Knob};
-use crate::engine::Entry;
+use crate::engine::{Entry, OURS, SAMPLED};
 use crate::report::Table;
 use crate::worker::Worker;
 
-const OURS: &str = "tintype-index";
 /// From widths that miss one of ten on: no cell is the edge of a curve then.
 const EF: [usize; 19] = [3, 4, 5, 6, 8, 10, 16, 24, 40, 64, 100, 160, 250, 400, 640, 1024, 1700, 2700, 4300];
 /// The recalls that tintype-index is asked for by name.
@@ -113,7 +112,9 @@ fn speeds(n: usize, curves: &[Curve]) -> Table {
             .collect::<Vec<_>>();
         table.row(std::iter::once(of[0].engine.clone()).chain(text));
     }
-    let (ours, peers): (Vec<&[Curve]>, Vec<&[Curve]>) = engines.iter().copied().partition(|of| of[0].engine == OURS);
+    let (ours, mut peers): (Vec<&[Curve]>, Vec<&[Curve]>) =
+        engines.iter().copied().partition(|of| of[0].engine == OURS);
+    peers.retain(|of| of[0].engine != SAMPLED);
     if let Some(ours) = ours.first().filter(|_| !peers.is_empty()) {
         let ratios = cells(ours).into_iter().enumerate().map(|(at, ours)| {
             let best = peers.iter().filter_map(|peer| Some((cells(peer).get(at)?.qps()?, peer[0].engine.as_str())));
