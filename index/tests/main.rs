@@ -8,6 +8,7 @@ mod corruption;
 mod crash;
 mod graph;
 mod limits;
+mod real;
 mod samples;
 mod simulated;
 mod support;
