@@ -9,7 +9,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use super::aligned::{Aligned, Plain};
-use super::mapped::MappedFile;
+use super::mapped::{MappedFile, Pages};
 use crate::{Error, Result};
 
 /// Parts begin on cache lines.
@@ -50,8 +50,8 @@ impl<T: Plain> Deref for Part<T> {
 
 /// Where parts come from.
 pub(crate) enum Parts {
-    /// Made; all so far are kept to be written.
-    Making(Vec<Part<u8>>),
+    /// Made, in these pages; all so far are kept to be written.
+    Making(Vec<Part<u8>>, Pages),
     /// Taken from a file, from this byte on.
     Stored(Arc<MappedFile>, usize),
 }
@@ -59,7 +59,7 @@ pub(crate) enum Parts {
 impl Parts {
     /// Makes every part.
     pub(crate) fn making() -> Self {
-        Self::Making(Vec::new())
+        Self::Making(Vec::new(), Pages::default())
     }
 
     /// Takes parts from a file that was checked, from byte `start` on.
@@ -75,13 +75,15 @@ impl Parts {
     /// The next part: `len` numbers, which `make` would fill in; it finds zeros.
     ///
     /// # Errors
-    /// Those of `make`; [`Error::Tensor`] if the file is too short for the part.
+    /// Those of `make`; [`Error::Tensor`] if there is no memory or the file is too short for the part.
     pub(crate) fn take<T: Plain>(&mut self, len: usize, make: impl FnOnce(&mut [T]) -> Result<()>) -> Result<Part<T>> {
         match self {
-            Parts::Making(made) => {
-                let mut numbers = Aligned::zeroed(len);
-                make(&mut numbers)?;
-                let part = Part::from(numbers);
+            Parts::Making(made, pages) => {
+                let (start, keeper) = pages.take((len * size_of::<T>()).next_multiple_of(LINE))?;
+                let start: *mut T = start.cast();
+                // SAFETY: so many zeros on a cache line, which are any number's, and which nobody else has.
+                make(unsafe { std::slice::from_raw_parts_mut(start, len) })?;
+                let part = Part { start: start.cast_const(), len, keeper };
                 made.push(part.bytes());
                 Ok(part)
             }
@@ -99,7 +101,7 @@ impl Parts {
     /// Whether a stored file has been used up exactly, up to the padding of its last line.
     pub(super) fn is_done(&self) -> bool {
         match self {
-            Parts::Making(_) => true,
+            Parts::Making(..) => true,
             Parts::Stored(file, at) => at.next_multiple_of(LINE) == file.len(),
         }
     }
@@ -107,7 +109,7 @@ impl Parts {
     /// What was made.
     pub(super) fn made(&self) -> &[Part<u8>] {
         match self {
-            Parts::Making(made) => made,
+            Parts::Making(made, _) => made,
             Parts::Stored(..) => &[],
         }
     }

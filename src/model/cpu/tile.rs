@@ -25,6 +25,17 @@ pub(super) enum Format {
     LowBytes,
 }
 
+impl Format {
+    /// Whether a word is multiplied and added with one instruction.
+    pub(super) fn is_one_step(self, isa: Isa) -> bool {
+        match self {
+            Format::Floats => true,
+            Format::Pairs => isa.rich().pairs(),
+            Format::Bytes | Format::LowBytes => isa.rich().bytes(),
+        }
+    }
+}
+
 /// What a tile adds up, as f32 or as i32.
 #[repr(C, align(64))]
 pub(super) struct Sums(pub(super) [[[u8; 64]; 2]; TALLEST]);
