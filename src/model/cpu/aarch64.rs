@@ -109,6 +109,7 @@ impl Simd for Neon {
         div(a: float32x4_t, b: float32x4_t) -> float32x4_t = vdivq_f32(a, b);
         min(a: float32x4_t, b: float32x4_t) -> float32x4_t = vminq_f32(a, b);
         max(a: float32x4_t, b: float32x4_t) -> float32x4_t = vmaxq_f32(a, b);
+        abs(v: float32x4_t) -> float32x4_t = vabsq_f32(v);
         round(v: float32x4_t) -> float32x4_t = vrndnq_f32(v);
         exp2_whole(n: float32x4_t) -> float32x4_t = vreinterpretq_f32_s32(vshlq_n_s32::<23>(
             vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127))));

@@ -85,6 +85,10 @@ impl Simd for Portable {
         zip(a, b, |a, b| if a > b { a } else { b })
     }
     #[inline(always)]
+    unsafe fn abs(v: Self::F) -> Self::F {
+        v.map(f32::abs)
+    }
+    #[inline(always)]
     unsafe fn round(v: Self::F) -> Self::F {
         v.map(f32::round_ties_even)
     }

@@ -110,6 +110,11 @@ impl Panels {
             for t in 0..tiles {
                 let height = count / tiles + usize::from(t < count % tiles);
                 let columns = wide.min(self.outputs - column);
+                let (out, number) = match job.out.offset(row * job.out_stride + column) {
+                    Place::Floats(p) => (p.cast_const().cast(), 4),
+                    Place::Pairs(p) => (p.cast_const().cast(), 2),
+                    Place::Bytes(p, _) => (p.cast_const(), 1),
+                };
                 let tile = Tile {
                     // SAFETY: row and word lie within the job.
                     rows: unsafe { job.rows.add(row * job.stride + 4 * from) },
@@ -118,6 +123,9 @@ impl Panels {
                     words: to - from,
                     ahead: weights.wrapping_add(ahead_step.min(1) * panel + t * ahead_step * (to - from)),
                     ahead_step,
+                    out,
+                    out_stride: number * job.out_stride,
+                    out_last: number * columns - 1,
                     sums: &raw mut sums,
                 };
                 let epilogue = match (from > 0, to < self.words) {
@@ -130,7 +138,7 @@ impl Panels {
                 // padded to whole panels.
                 unsafe {
                     tile.run(isa, self.format, height, columns > isa.lanes());
-                    isa.run(Finish {
+                    let finish = Finish {
                         sums: &raw const sums,
                         height,
                         columns,
@@ -148,7 +156,8 @@ impl Panels {
                         out: job.out.offset(row * job.out_stride + column),
                         stride: job.out_stride,
                         epilogue,
-                    });
+                    };
+                    finish.on(isa);
                 }
                 row += height;
             }

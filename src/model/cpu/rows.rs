@@ -241,15 +241,14 @@ impl Kernel for Extents<'_> {
         // SAFETY: no access goes past the slice.
         unsafe {
             let none = S::splat(0.0);
-            let (mut below, mut most, mut total) = (none, none, none);
+            let (mut least, mut most, mut total) = (none, none, none);
             for i in (0..self.0.len()).step_by(S::LANES) {
                 let x = S::load_first(self.0.as_ptr().add(i), S::LANES.min(self.0.len() - i));
-                let minus = S::sub(none, x);
-                below = S::max(below, minus);
+                least = S::min(least, x);
                 most = S::max(most, x);
-                total = S::add(total, S::max(x, minus));
+                total = S::add(total, S::abs(x));
             }
-            Extent { least: -S::largest(below), most: S::largest(most), total: S::sum(total) }
+            Extent { least: -S::largest(S::sub(none, least)), most: S::largest(most), total: S::sum(total) }
         }
     }
 }

@@ -43,6 +43,7 @@ pub(crate) trait Simd: Copy {
     unsafe fn div(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn min(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn max(a: Self::F, b: Self::F) -> Self::F;
+    unsafe fn abs(v: Self::F) -> Self::F;
     /// To the nearest integer, as a float.
     unsafe fn round(v: Self::F) -> Self::F;
     /// `2ⁿ` for whole `n` in -126..=127.
@@ -93,6 +94,13 @@ pub(crate) trait Simd: Copy {
     }
     /// Writes `LANES` numbers as bf16, rounded to the nearest, ties to even.
     unsafe fn store_pairs(p: *mut u16, v: Self::F);
+    /// The same with an instruction that only some machines of this set have, which takes numbers nearer to zero than 2⁻¹²⁶ for
+    /// zero: see [`Isa::run_rich`].
+    #[inline(always)]
+    unsafe fn store_pairs_rich(p: *mut u16, v: Self::F) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { Self::store_pairs(p, v) }
+    }
     /// Reads `LANES` numbers of bf16.
     unsafe fn load_pairs(p: *const u16) -> Self::F;
     /// Asks for a cache line that will be read soon; any address is allowed.
@@ -302,7 +310,7 @@ impl Isa {
         }
     }
 
-    /// Runs a kernel of `dot_rich` or `dot_pairs_rich`.
+    /// Runs a kernel of `dot_rich`, `dot_pairs_rich` or `store_pairs_rich`.
     ///
     /// # Safety
     /// [`Isa::rich`] says what the kernel uses, and the kernel's pointers are valid, as its type demands.

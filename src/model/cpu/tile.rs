@@ -56,6 +56,10 @@ pub(super) struct Tile {
     /// What to fetch into the cache meanwhile, and how many bytes to go on per word.
     pub(super) ahead: *const u8,
     pub(super) ahead_step: usize,
+    /// Where results will go, bytes from one row of them to the next, and to the last of a row.
+    pub(super) out: *const u8,
+    pub(super) out_stride: usize,
+    pub(super) out_last: usize,
     pub(super) sums: *mut Sums,
 }
 
@@ -161,6 +165,11 @@ impl<D: Dot, const ROWS: usize, const WIDE: usize> Kernel for Tall<D, ROWS, WIDE
         }
         // SAFETY: `t` describes valid memory by its maker's promise; offsets stay within the tile.
         unsafe {
+            for i in 0..ROWS {
+                let out = t.out.wrapping_add(i * t.out_stride);
+                S::prefetch(out);
+                S::prefetch(out.wrapping_add(t.out_last));
+            }
             let mut sums = [[D::zero::<S>(); WIDE]; ROWS];
             let (mut panel, mut row, mut ahead) = (t.panel, t.rows, t.ahead);
             for _ in 0..t.words {

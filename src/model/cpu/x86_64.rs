@@ -78,7 +78,7 @@ pub(crate) unsafe fn run_avx512_bytes<K: Kernel>(kernel: K) -> K::Output {
     unsafe { kernel.run::<Avx512>() }
 }
 
-/// For kernels of `dot_rich` and `dot_pairs_rich`.
+/// For kernels of `dot_rich`, `dot_pairs_rich` and `store_pairs_rich`.
 ///
 /// # Safety
 /// As [`Kernel::run`].
@@ -139,6 +139,7 @@ impl Simd for Avx2 {
         div(a: __m256, b: __m256) -> __m256 = _mm256_div_ps(a, b);
         min(a: __m256, b: __m256) -> __m256 = _mm256_min_ps(a, b);
         max(a: __m256, b: __m256) -> __m256 = _mm256_max_ps(a, b);
+        abs(v: __m256) -> __m256 = _mm256_andnot_ps(_mm256_set1_ps(-0.0), v);
         round(v: __m256) -> __m256 = _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(v);
         exp2_whole(n: __m256) -> __m256 = _mm256_castsi256_ps(_mm256_slli_epi32::<23>(
             _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127))));
@@ -274,6 +275,7 @@ impl Simd for Avx512 {
         div(a: __m512, b: __m512) -> __m512 = _mm512_div_ps(a, b);
         min(a: __m512, b: __m512) -> __m512 = _mm512_min_ps(a, b);
         max(a: __m512, b: __m512) -> __m512 = _mm512_max_ps(a, b);
+        abs(v: __m512) -> __m512 = _mm512_abs_ps(v);
         round(v: __m512) -> __m512 = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT }>(v);
         exp2_whole(n: __m512) -> __m512 = _mm512_scalef_ps(_mm512_set1_ps(1.0), n);
         sum(v: __m512) -> f32 = _mm512_reduce_add_ps(v);
@@ -297,6 +299,8 @@ impl Simd for Avx512 {
             sum, std::mem::transmute::<__m512i, __m512bh>(a), std::mem::transmute::<__m512i, __m512bh>(b));
         store_pairs(p: *mut u16, v: __m512) -> () = _mm256_storeu_si256(
             p.cast(), _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(rounded16(v))));
+        store_pairs_rich(p: *mut u16, v: __m512) -> () = _mm256_storeu_si256(
+            p.cast(), std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(v)));
         load_pairs(p: *const u16) -> __m512 = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(
             _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()))));
         prefetch(p: *const u8) -> () = _mm_prefetch::<_MM_HINT_T0>(p.cast());
