@@ -119,8 +119,8 @@ impl Simd for Neon {
         splat_bytes(p: *const u8) -> int32x4_t = vdupq_n_s32(p.cast::<i32>().read_unaligned());
         load_quads(p: *const i8) -> int32x4_t = vreinterpretq_s32_s8(vld1q_s8(p));
         // Bytes of at most 127 are the same signed.
-        dot_low(unsigned: int32x4_t, signed: int32x4_t, sum: int32x4_t) -> int32x4_t =
-            dot!("sdot", "16b", sum, unsigned, signed);
+        dot_low(unsigned: [int32x4_t; 2], signed: [int32x4_t; 2], sum: int32x4_t) -> int32x4_t =
+            dot!("sdot", "16b", dot!("sdot", "16b", sum, unsigned[0], signed[0]), unsigned[1], signed[1]);
         dot_rich(unsigned: int32x4_t, signed: int32x4_t, sum: int32x4_t) -> int32x4_t =
             dot!("usdot", "16b", sum, unsigned, signed);
         dot_pairs_rich(a: int32x4_t, b: int32x4_t, sum: float32x4_t) -> float32x4_t = dot!("bfdot", "8h", sum, a, b);

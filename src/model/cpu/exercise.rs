@@ -5,6 +5,7 @@ use super::finish::Epilogue;
 use super::parts::Parts;
 use super::rows::{Number, Rows};
 use super::simd::Isa;
+use super::tile::Format;
 use crate::Result;
 use crate::model::Precision;
 
@@ -16,12 +17,12 @@ impl Isa {
     /// None in practice; the weights are made up.
     pub fn exercise(self, precision: Precision, rounds: usize) -> Result<f64> {
         const WORDS: usize = 224;
-        let number = match precision {
-            Precision::Int8 => Number::Int8,
-            Precision::Bf16 => Number::Bf16,
-            _ => Number::F32,
+        let (number, format) = match precision {
+            Precision::Int8 => (Number::Int8, Format::LowBytes),
+            Precision::Bf16 => (Number::Bf16, Format::Pairs),
+            _ => (Number::F32, Format::Floats),
         };
-        let (inputs, outputs, count) = (4 * WORDS / number.size(), 2 * self.lanes(), self.rows());
+        let (inputs, outputs, count) = (4 * WORDS / number.size(), 2 * self.lanes(), format.rows(self));
         let raw = || Ok(Raw { weights: vec![0.5; inputs * outputs], bias: Vec::new() });
         let dense = Dense::take(&mut Parts::making(), self, number, (inputs, outputs), raw)?;
         let mut rows = Rows::new(self, number, inputs);

@@ -43,7 +43,7 @@ use crate::model::weights::Weights;
 const MAGIC: &[u8; 8] = b"TINTPACK";
 
 /// Goes up with every change of what a file holds or how it is made.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 const HEADER: usize = 128;
 

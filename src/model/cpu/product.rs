@@ -84,7 +84,7 @@ impl Panels {
             Place::Floats(_) if job.steps.is_none() && sums => self.words.div_ceil(SLICE).max(1),
             _ => 1,
         };
-        let most = self.isa.rows();
+        let most = self.format.rows(self.isa);
         let block = (BLOCK_BYTES / (4 * self.words.div_ceil(slices)).max(1)).next_multiple_of(most);
         for slice in 0..slices {
             let (from, to) = (self.words * slice / slices, self.words * (slice + 1) / slices);
@@ -99,7 +99,7 @@ impl Panels {
     unsafe fn block(&self, job: &Job<'_>, column: usize, (start, count): (usize, usize), (from, to): (usize, usize)) {
         let (isa, wide) = (self.isa, 2 * self.isa.lanes());
         // Tiles of almost equal height: a tile of one row would waste the registers.
-        let tiles = count.div_ceil(isa.rows());
+        let tiles = count.div_ceil(self.format.rows(isa));
         let (word, panel) = (8 * isa.lanes(), panel_bytes(isa, column));
         let ahead_step = if count < FEW && self.format.is_one_step(isa) { 0 } else { word.div_ceil(tiles) };
         let mut sums = Sums::ZERO;

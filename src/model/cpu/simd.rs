@@ -12,6 +12,9 @@ use super::portable::Portable;
 #[cfg(target_arch = "x86_64")]
 use super::x86_64::{Avx2, Avx512, run_avx2, run_avx2_bytes, run_avx512, run_avx512_bytes, run_avx512_pairs};
 
+/// What four signed bytes may come to whose products with bytes of at most 127 are added up in 16 bits: 127 × 258 < 2¹⁵.
+pub(crate) const QUAD: i32 = 258;
+
 /// Vectors of `f32` and of `i32`, `LANES` numbers each.
 ///
 /// # Safety of every function
@@ -60,11 +63,13 @@ pub(crate) trait Simd: Copy {
     unsafe fn load_quads(p: *const i8) -> Self::I;
     /// Per lane: the sum plus the products of four unsigned bytes with four signed ones. Exact.
     unsafe fn dot(unsigned: Self::I, signed: Self::I, sum: Self::I) -> Self::I;
-    /// The same where unsigned bytes are at most 127, which lets AVX2 and NEON multiply them as bytes.
+    /// Two steps of that where unsigned bytes are at most 127 and, of the first two signed bytes and of the last two of a lane, what
+    /// both steps have above zero comes to at most [`QUAD`], as does what they have below: this lets AVX2 and NEON multiply them as
+    /// bytes, and AVX2 add four products up in 16 bits.
     #[inline(always)]
-    unsafe fn dot_low(unsigned: Self::I, signed: Self::I, sum: Self::I) -> Self::I {
+    unsafe fn dot_low(unsigned: [Self::I; 2], signed: [Self::I; 2], sum: Self::I) -> Self::I {
         // SAFETY: the caller's promise is passed on.
-        unsafe { Self::dot(unsigned, signed, sum) }
+        unsafe { Self::dot(unsigned[1], signed[1], Self::dot(unsigned[0], signed[0], sum)) }
     }
     /// The same as [`Simd::dot`] with an instruction that only some machines of this set have: see [`Isa::run_rich`].
     #[inline(always)]
@@ -253,7 +258,7 @@ impl Isa {
         self.rich().pairs()
     }
 
-    /// The largest byte that [`Simd::dot_low`] may meet where byte products need it; 255 where any byte will do.
+    /// The largest byte that [`Simd::dot_low`] may meet where byte products need it; 255 where any bytes will do, of weights too.
     pub(crate) fn largest_byte(self) -> u8 {
         match self.level {
             #[cfg(target_arch = "x86_64")]

@@ -21,11 +21,21 @@ pub(super) enum Format {
     Pairs,
     /// Four bytes with four int8.
     Bytes,
-    /// The same, where bytes of rows are at most [`Isa::largest_byte`].
+    /// The same, where bytes of rows are at most [`Isa::largest_byte`], weights are as [`Simd::dot_low`] needs them for that, and
+    /// words come in twos.
     LowBytes,
 }
 
 impl Format {
+    /// Rows of a tile.
+    pub(super) fn rows(self, isa: Isa) -> usize {
+        match self {
+            // Two words at once take more registers for weights, and AVX2 has sixteen.
+            Format::LowBytes if isa.largest_byte() < 255 && isa.lanes() == 8 => 4,
+            _ => isa.rows(),
+        }
+    }
+
     /// Whether a word is multiplied and added with one instruction.
     pub(super) fn is_one_step(self, isa: Isa) -> bool {
         match self {
@@ -93,26 +103,28 @@ impl Tile {
     }
 }
 
-/// A step of the sum: what a word of a row is multiplied with, and how.
+/// A step of the sum: what a word of a row, or two, is multiplied with, and how.
 trait Dot {
+    const WORDS: usize;
     type Word<S: Simd>: Copy;
     type Sum<S: Simd>: Copy;
     /// Whether there is a use for it on this set.
     fn used<S: Simd>() -> bool;
     unsafe fn zero<S: Simd>() -> Self::Sum<S>;
-    /// A word of a row, in every lane.
+    /// Words of a row, in every lane.
     unsafe fn splat<S: Simd>(row: *const u8) -> Self::Word<S>;
     unsafe fn load<S: Simd>(panel: *const u8) -> Self::Word<S>;
     unsafe fn add<S: Simd>(row: Self::Word<S>, weights: Self::Word<S>, sum: Self::Sum<S>) -> Self::Sum<S>;
 }
 
-/// `name(word, sum, zero, splat, load, step, where it is used)`
+/// `name(words, word, sum, zero, splat, load, step, where it is used)`
 macro_rules! dots {
-    ($($(#[$doc:meta])* $name:ident($word:ident, $sum:ident, $zero:expr, $splat:expr, $load:expr, $step:expr, $used:expr);)*) => {$(
+    ($($(#[$doc:meta])* $name:ident($words:literal, $word:ty, $sum:ident, $zero:expr, $splat:expr, $load:expr, $step:expr, $used:expr);)*) => {$(
         $(#[$doc])*
         struct $name;
         impl Dot for $name {
-            type Word<S: Simd> = S::$word;
+            const WORDS: usize = $words;
+            type Word<S: Simd> = $word;
             type Sum<S: Simd> = S::$sum;
             #[inline(always)]
             fn used<S: Simd>() -> bool {
@@ -124,17 +136,17 @@ macro_rules! dots {
                 unsafe { $zero }
             }
             #[inline(always)]
-            unsafe fn splat<S: Simd>(row: *const u8) -> S::$word {
-                // SAFETY: the caller vouches for four bytes.
+            unsafe fn splat<S: Simd>(row: *const u8) -> $word {
+                // SAFETY: the caller vouches for so many words.
                 unsafe { $splat(row.cast()) }
             }
             #[inline(always)]
-            unsafe fn load<S: Simd>(panel: *const u8) -> S::$word {
-                // SAFETY: the caller vouches for a vector.
+            unsafe fn load<S: Simd>(panel: *const u8) -> $word {
+                // SAFETY: the caller vouches for a vector of each word.
                 unsafe { $load(panel.cast()) }
             }
             #[inline(always)]
-            unsafe fn add<S: Simd>(row: S::$word, weights: S::$word, sum: S::$sum) -> S::$sum {
+            unsafe fn add<S: Simd>(row: $word, weights: $word, sum: S::$sum) -> S::$sum {
                 // SAFETY: arithmetic only; the caller vouches for the instruction set.
                 unsafe { $step(row, weights, sum) }
             }
@@ -143,12 +155,13 @@ macro_rules! dots {
 }
 
 dots! {
-    Floats(F, F, S::splat(0.0), |p: *const f32| S::splat(p.read_unaligned()), S::load, S::fma, true);
-    Pairs(I, F, S::splat(0.0), S::splat_bytes, S::load_quads, S::dot_pairs, true);
-    RichPairs(I, F, S::splat(0.0), S::splat_bytes, S::load_quads, S::dot_pairs_rich, S::RICH.pairs());
-    Bytes(I, I, S::zero(), S::splat_bytes, S::load_quads, S::dot, true);
-    LowBytes(I, I, S::zero(), S::splat_bytes, S::load_quads, S::dot_low, S::RICH.bytes());
-    RichBytes(I, I, S::zero(), S::splat_bytes, S::load_quads, S::dot_rich, S::RICH.bytes());
+    Floats(1, S::F, F, S::splat(0.0), |p: *const f32| S::splat(p.read_unaligned()), S::load, S::fma, true);
+    Pairs(1, S::I, F, S::splat(0.0), S::splat_bytes, S::load_quads, S::dot_pairs, true);
+    RichPairs(1, S::I, F, S::splat(0.0), S::splat_bytes, S::load_quads, S::dot_pairs_rich, S::RICH.pairs());
+    Bytes(1, S::I, I, S::zero(), S::splat_bytes, S::load_quads, S::dot, true);
+    LowBytes(2, [S::I; 2], I, S::zero(), |p: *const u8| [S::splat_bytes(p), S::splat_bytes(p.add(4))],
+        |p: *const i8| [S::load_quads(p), S::load_quads(p.add(8 * S::LANES))], S::dot_low, S::RICH.bytes());
+    RichBytes(1, S::I, I, S::zero(), S::splat_bytes, S::load_quads, S::dot_rich, S::RICH.bytes());
 }
 
 /// A tile of `ROWS` rows and `WIDE` vectors.
@@ -172,8 +185,10 @@ impl<D: Dot, const ROWS: usize, const WIDE: usize> Kernel for Tall<D, ROWS, WIDE
             }
             let mut sums = [[D::zero::<S>(); WIDE]; ROWS];
             let (mut panel, mut row, mut ahead) = (t.panel, t.rows, t.ahead);
-            for _ in 0..t.words {
-                S::prefetch(ahead);
+            for _ in 0..t.words / D::WORDS {
+                for word in 0..D::WORDS {
+                    S::prefetch(ahead.wrapping_add(word * t.ahead_step));
+                }
                 let mut column = [D::load::<S>(panel); WIDE];
                 if WIDE == 2 {
                     column[WIDE - 1] = D::load::<S>(panel.add(4 * S::LANES));
@@ -184,9 +199,9 @@ impl<D: Dot, const ROWS: usize, const WIDE: usize> Kernel for Tall<D, ROWS, WIDE
                         *sum = D::add::<S>(x, c, *sum);
                     }
                 }
-                panel = panel.add(8 * S::LANES);
-                row = row.add(4);
-                ahead = ahead.wrapping_add(t.ahead_step);
+                panel = panel.add(8 * S::LANES * D::WORDS);
+                row = row.add(4 * D::WORDS);
+                ahead = ahead.wrapping_add(t.ahead_step * D::WORDS);
             }
             for (i, sums) in sums.iter().enumerate() {
                 for (j, &sum) in sums.iter().enumerate() {

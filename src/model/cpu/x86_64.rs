@@ -146,9 +146,10 @@ impl Simd for Avx2 {
         zero() -> __m256i = _mm256_setzero_si256();
         splat_bytes(p: *const u8) -> __m256i = _mm256_set1_epi32(p.cast::<i32>().read_unaligned());
         load_quads(p: *const i8) -> __m256i = _mm256_loadu_si256(p.cast());
-        // Two products of at most 127 × 128 fit into 16 bits.
-        dot_low(unsigned: __m256i, signed: __m256i, sum: __m256i) -> __m256i = _mm256_add_epi32(
-            sum, _mm256_madd_epi16(_mm256_maddubs_epi16(unsigned, signed), _mm256_set1_epi16(1)));
+        dot_low(unsigned: [__m256i; 2], signed: [__m256i; 2], sum: __m256i) -> __m256i = _mm256_add_epi32(
+            sum, _mm256_madd_epi16(_mm256_add_epi16(
+                _mm256_maddubs_epi16(unsigned[0], signed[0]), _mm256_maddubs_epi16(unsigned[1], signed[1])),
+                _mm256_set1_epi16(1)));
         dot_rich(unsigned: __m256i, signed: __m256i, sum: __m256i) -> __m256i =
             _mm256_dpbusd_avx_epi32(sum, unsigned, signed);
         to_float(v: __m256i) -> __m256 = _mm256_cvtepi32_ps(v);
@@ -285,8 +286,10 @@ impl Simd for Avx512 {
         zero() -> __m512i = _mm512_setzero_si512();
         splat_bytes(p: *const u8) -> __m512i = _mm512_set1_epi32(p.cast::<i32>().read_unaligned());
         load_quads(p: *const i8) -> __m512i = _mm512_loadu_si512(p.cast());
-        dot_low(unsigned: __m512i, signed: __m512i, sum: __m512i) -> __m512i = _mm512_add_epi32(
-            sum, _mm512_madd_epi16(_mm512_maddubs_epi16(unsigned, signed), _mm512_set1_epi16(1)));
+        dot_low(unsigned: [__m512i; 2], signed: [__m512i; 2], sum: __m512i) -> __m512i = _mm512_add_epi32(
+            sum, _mm512_madd_epi16(_mm512_add_epi16(
+                _mm512_maddubs_epi16(unsigned[0], signed[0]), _mm512_maddubs_epi16(unsigned[1], signed[1])),
+                _mm512_set1_epi16(1)));
         dot_rich(unsigned: __m512i, signed: __m512i, sum: __m512i) -> __m512i =
             _mm512_dpbusd_epi32(sum, unsigned, signed);
         to_float(v: __m512i) -> __m512 = _mm512_cvtepi32_ps(v);
