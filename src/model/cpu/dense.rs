@@ -332,7 +332,7 @@ mod tests {
     fn large_weights_side_by_side_do_not_overflow() {
         let (inputs, outputs, count) = (768, 40, 5);
         // Each output has the largest weights of one sign in the places of one of the sums of four, and small ones elsewhere.
-        let sign = |j: usize| if j % 2 == 0 { 1.0 } else { -1.0 };
+        let sign = |j: usize| if j.is_multiple_of(2) { 1.0 } else { -1.0 };
         let large = |j: usize, k: usize| j / 4 == 9 || [[0, 1, 4, 5], [2, 3, 6, 7]][j / 2 % 2].contains(&(k % 8));
         let w: Vec<f32> = (0..outputs * inputs)
             .map(|at| (at / inputs, at % inputs))

@@ -69,7 +69,7 @@ impl Activation {
     pub(super) unsafe fn apply_rounded<S: Simd>(self, x: S::F) -> S::F {
         // Fitted to the least largest error of x · Φ(x); odd powers from x¹³ down.
         const ODD: [f32; 7] =
-            [3.488_867_9e-8, -2.184_236_6e-6, 5.896_218e-5, -9.149_592e-4, 0.009_235_444, -0.065_534_934, 0.398_532_42];
+            [3.488_868e-8, -2.184_236_6e-6, 5.896_218e-5, -9.149_592e-4, 0.009_235_444, -0.065_534_934, 0.398_532_42];
         // SAFETY: arithmetic only; the caller vouches for the instruction set.
         unsafe {
             if self != Activation::Gelu {
