@@ -48,10 +48,10 @@ struct Step {
 
 const ALL: &[&str] = &[];
 /// The fastest builds, which take turns.
-const QUICK: &[&str] = &["tintype-index", "hnswlib", "faiss-sq8", "usearch-i8"];
-const OURS: &[&str] = &["tintype-index"];
+const QUICK: &[&str] = &["tintype-index", "tintype-samples", "hnswlib", "faiss-sq8", "usearch-i8"];
+const OURS: &[&str] = &["tintype-index", "tintype-samples"];
 /// Who is compared with a million vectors.
-const LARGE: &[&str] = &["tintype-index", "hnswlib", "faiss HNSW-Flat", "faiss HNSW-SQ8 + RefineFlat"];
+const LARGE: &[&str] = &["tintype-index", "tintype-samples", "hnswlib", "faiss HNSW-Flat", "faiss HNSW-SQ8 + RefineFlat"];
 const LARGE_PEERS: &[&str] = &["hnswlib", "faiss-hnsw", "faiss-sq8"];
 const SET: usize = 99_000;
 const MILLION: usize = 1_000_000;

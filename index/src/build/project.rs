@@ -3,7 +3,7 @@
 //! The rows nearest to a text lie far apart among images, and a graph of near neighbours leads from one of them to the next by detours.
 //! So the nearest rows of each sample query are offered to each other as links, after RoarGraph (Chen et al. 2024), within the room
 //! that a record has beside the links that it has already. Other queries of the kind find their way by them too; what the graph
-//! finds for queries like the rows stays as it is, since no link goes.
+//! finds for queries like the rows stays as it is, since no link goes; they look at a few links more.
 
 use rayon::prelude::*;
 
