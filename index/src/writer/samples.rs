@@ -11,8 +11,9 @@ impl Writer {
     /// Tells what will be asked, where queries differ in kind from the vectors: texts that look for images. Graphs that are made from
     /// the next commit on, and the one that [`Writer::compact`] makes, get links from one near vector of a sample to the others, so
     /// that other queries of the kind find their way: with half of 1,203 CLIP texts as samples, the other half finds nine of its ten
-    /// nearest among 99,000 images in two fifths of the time. Queries like the vectors find as much, in up to a quarter more time. What `recall` promises is
-    /// then measured with samples that were kept out of the links: 120 of them, evenly, where there are 240 or more.
+    /// nearest among 99,000 images in two fifths of the time. Queries like the vectors find as much, in up to a quarter more time.
+    /// What `recall` promises is then measured with samples that were kept out of the links: 120 of them, evenly, where there are
+    /// 240 or more.
     ///
     /// A few hundred do, as varied as what will be asked; the build of 99,000 takes a sixth longer for 600. They are stored with
     /// the next commit in the place of those before; an empty set takes those away.
