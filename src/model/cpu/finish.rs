@@ -348,7 +348,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_set_rounds_to_the_same_bf16(bits in prop::collection::vec(any::<u32>(), 64), ties in any::<u64>()) {
+        fn every_set_rounds_to_the_nearest_bf16(bits in prop::collection::vec(any::<u32>(), 64), ties in any::<u64>()) {
             // A quarter of them half way between two; what is no number stays none, but any.
             let bits = bits.iter().enumerate().map(|(i, b)| if ties >> i & 3 == 3 { b & 0xffff_0000 | 0x8000 } else { *b });
             let xs: Vec<f32> = bits.map(f32::from_bits).map(|x| if x.is_nan() { 1.0 } else { x }).collect();
@@ -359,8 +359,10 @@ mod tests {
                     // SAFETY: the kernel stays within its slices, and the rich one is run where the set is rich.
                     unsafe { if rich { isa.run_rich(round) } else { isa.run(round) } };
                     for (x, got) in xs.iter().zip(&out) {
-                        let want = half::bf16::from_f32(if rich && x.is_subnormal() { x * 0.0 } else { *x });
-                        prop_assert_eq!(*got, want.to_bits(), "{} {}: {}", isa.name(), rich, x);
+                        let want = [*x, x * 0.0].map(|x| half::bf16::from_f32(x).to_bits());
+                        // An instruction may take what is below 2^-126 for zero.
+                        let right = *got == want[0] || rich && x.is_subnormal() && *got == want[1];
+                        prop_assert!(right, "{} {}: {} became {:x}", isa.name(), rich, x, got);
                     }
                 }
             }
