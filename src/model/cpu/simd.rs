@@ -99,7 +99,7 @@ pub(crate) trait Simd: Copy {
     }
     /// Writes `LANES` numbers as bf16, rounded to the nearest, ties to even.
     unsafe fn store_pairs(p: *mut u16, v: Self::F);
-    /// The same with an instruction that only some machines of this set have, which takes numbers nearer to zero than 2⁻¹²⁶ for
+    /// The same with an instruction that only some machines of this set have, which may take numbers nearer to zero than 2⁻¹²⁶ for
     /// zero: see [`Isa::run_rich`].
     #[inline(always)]
     unsafe fn store_pairs_rich(p: *mut u16, v: Self::F) {
