@@ -20,7 +20,7 @@ use crate::catalog::{Catalog, Copies, Hash, KeptFeatures, Key, Reader, Record, S
 use crate::image::DecodeOptions;
 use crate::ingest::{
     Candidate, EmbedCaptions, Event, Feed, Given, Pace, Progress, Skipped, Stages, Stopped, TICK, Watch, commit_index,
-    default_threads, sample, watched,
+    default_threads, samples, watched,
 };
 use crate::model::{Encode, Features};
 use crate::query::{Condition, Filter};
@@ -102,7 +102,9 @@ impl<'a> Switch<'a> {
         let mut report = SwitchReport::default();
         let mut todo = plan(&catalog.read()?, &index.reader()?, &mut vectors, &mut report)?;
         let coming = vectors.len() + todo.values().map(|keys| keys.len() as u64).sum::<u64>();
-        sample(&mut vectors, coming, None, &*self.encoder, &mut self.watch)?;
+        if coming >= samples::FROM {
+            samples::sample(&mut vectors, None, &*self.encoder, &mut self.watch)?;
+        }
         let known = Known {
             kept: kept.as_ref(),
             present: from_present.then(|| engine.current().index.reader()).transpose()?,

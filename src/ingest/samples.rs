@@ -7,7 +7,7 @@ use crate::model::Encode;
 use crate::{Error, Result};
 
 /// An index of fewer vectors has no graph, so nothing for texts to shape.
-const FROM: u64 = 4_096;
+pub(crate) const FROM: u64 = 4_096;
 /// Texts that are taken: [`PHRASES`] are as many, near enough.
 const TEXTS: usize = 600;
 /// Texts per call of the encoder.
@@ -15,17 +15,16 @@ const BATCH: usize = 16;
 /// What people have pictures of and look for, for libraries without captions.
 const PHRASES: &str = include_str!("sample-queries.txt");
 
-/// Gives an index of pictures its sample queries, unless it has some or will hold too few `vectors`: vectors of captions evenly over all
-/// that there are, or where these are few, phrases. A model that does not read leaves it without, and so does `cancel`; another
-/// run does it then.
+/// Gives an index of pictures its sample queries, unless it has some: vectors of captions evenly over all that there are, or where
+/// these are few, phrases. A model that does not read leaves it without, and so does `cancel`; another run does it then. For an index
+/// that has [`FROM`] vectors or will have them.
 pub(crate) fn sample(
     index: &mut tintype_index::Writer,
-    vectors: u64,
     captions: Option<&Index>,
     encoder: &dyn Encode,
     watch: &mut Watch<'_>,
 ) -> Result<()> {
-    if index.sample_queries() > 0 || vectors < FROM {
+    if index.sample_queries() > 0 {
         return Ok(());
     }
     let captions = captions.map(Index::reader).transpose()?.filter(|captions| captions.len() >= TEXTS as u64);
@@ -51,10 +50,11 @@ fn phrases(encoder: &dyn Encode, watch: &mut Watch<'_>) -> Vec<Vec<f32>> {
     let phrases: Vec<&str> = PHRASES.lines().collect();
     let mut queries = Vec::new();
     for phrases in phrases.chunks(BATCH) {
-        match encoder.encode_texts(phrases) {
-            Ok(vectors) if !(watch.cancel)() => queries.extend(vectors.rows().map(<[f32]>::to_vec)),
-            _ => return Vec::new(),
+        if (watch.cancel)() {
+            return Vec::new();
         }
+        let Ok(vectors) = encoder.encode_texts(phrases) else { return Vec::new() };
+        queries.extend(vectors.rows().map(<[f32]>::to_vec));
     }
     queries
 }

@@ -16,7 +16,7 @@ use super::diff::Table;
 use super::memory::Memory;
 use super::pipeline::Event;
 use super::request::{Counters, Progress, Report, Skipped, Target, Walked};
-use super::samples::sample;
+use super::samples;
 use super::walk::File;
 use super::watch::Watch;
 use crate::catalog::{Catalog, Change, Hash, Key, Keys, Record, Said, Writer};
@@ -92,8 +92,9 @@ pub(super) struct Sink<'a> {
     pub(super) index: tintype_index::Writer,
     /// For vectors of earlier commits, which copies take over.
     vectors: tintype_index::Index,
-    /// What the first graph is shaped with: captions of earlier commits, or what the encoder makes of phrases.
-    texts: (Option<tintype_index::Index>, Arc<dyn Encode>),
+    /// What the first graph is shaped with, until that was done or found to be out of reach: captions, or what the encoder makes of
+    /// phrases.
+    texts: Option<(Option<tintype_index::Index>, Arc<dyn Encode>)>,
     /// Vectors of captions, where the library has or gets some.
     pub(super) captions: Option<tintype_index::Writer>,
     reader: Option<tintype_index::Reader>,
@@ -165,7 +166,7 @@ impl<'a> Sink<'a> {
             catalog,
             index,
             vectors: target.index.clone(),
-            texts: (target.captions.clone(), Arc::clone(&target.encoder)),
+            texts: Some((target.captions.clone(), Arc::clone(&target.encoder))),
             captions,
             reader: None,
             missing,
@@ -445,8 +446,11 @@ impl<'a> Sink<'a> {
         if let Some(captions) = &mut self.captions {
             captions.commit()?;
         }
-        let vectors = self.index.len();
-        sample(&mut self.index, vectors, self.texts.0.as_ref(), &*self.texts.1, watch)?;
+        if self.index.len() >= samples::FROM
+            && let Some((captions, encoder)) = self.texts.take()
+        {
+            samples::sample(&mut self.index, captions.as_ref(), &*encoder, watch)?;
+        }
         self.index.commit()?;
         if !self.changes.is_empty() {
             let dropped = self.catalog.apply(&self.changes, self.next_key)?;
