@@ -1,6 +1,12 @@
 //! Writes a segment: encodes vectors from any source, builds the graph if one is asked for, streams everything to a file.
 //!
-//! Exact rows go straight from the source to the file; only records and links are held in memory.
+//! Exact rows go straight from the source to the file, beside the building; only records and links are held in memory.
+
+use std::cell::Cell;
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
 
 use rayon::prelude::*;
 
@@ -10,12 +16,12 @@ use crate::calibrate;
 use crate::config::{Config, Rows};
 use crate::encoding::Encoding;
 use crate::error::{Error, Result};
-use crate::format::{self, CALIBRATED_EF, Footer, KEY_ENTRY, LEVELS, Layout, UPPER_NODE};
+use crate::format::{self, CALIBRATED_EF, Footer, KEY_ENTRY, LEVELS, Layout, UPPER_NODE, VERSION};
 use crate::graft::Graft;
 use crate::kernel::Kernels;
 use crate::plan::elsewhere;
 use crate::samples::Samples;
-use crate::sealed::{BUFFER, Sealer};
+use crate::sealed::{Sealer, Unsynced};
 use crate::segment::{Part, Segment};
 use crate::storage::Storage;
 use crate::vectors::{RecordBuffer, Shape, write_record};
@@ -133,6 +139,11 @@ const ENCODED: usize = 16_384;
 
 /// Rows that the centre is the mean of; more do not move it.
 const CENTRE_SAMPLE: u32 = 20_000;
+/// Rows of it that one thread adds up.
+const STRETCH: usize = 512;
+
+/// How often somebody who waits is told how far it is.
+pub(crate) const TICK: Duration = Duration::from_millis(20);
 
 /// What a new segment takes over from another.
 pub(crate) struct Inherited {
@@ -163,15 +174,21 @@ pub(crate) struct Composer<'a> {
 impl Composer<'_> {
     fn mean(&self, source: &dyn Source) -> Result<Vec<f32>> {
         let step = (source.len() / CENTRE_SAMPLE).max(1);
-        let mut sums = vec![0f64; self.config.dim];
-        let mut vector = Vec::new();
-        let mut taken = 0;
-        for at in (0..source.len()).step_by(step as usize) {
-            source.vector(at, &mut vector)?;
-            sums.iter_mut().zip(&vector).for_each(|(sum, &x)| *sum += f64::from(x));
-            taken += 1;
+        let rows: Vec<u32> = (0..source.len()).step_by(step as usize).collect();
+        // Sums over stretches of one length, so that the result does not depend on how many threads there are.
+        let sums = rows.par_chunks(STRETCH).map_init(Vec::new, |vector, rows| {
+            let mut sums = vec![0f64; self.config.dim];
+            for &row in rows {
+                source.vector(row, vector)?;
+                sums.iter_mut().zip(&*vector).for_each(|(sum, &x)| *sum += f64::from(x));
+            }
+            Ok(sums)
+        });
+        let mut mean = vec![0f64; self.config.dim];
+        for sums in sums.collect::<Result<Vec<_>>>()? {
+            mean.iter_mut().zip(sums).for_each(|(mean, sum)| *mean += sum);
         }
-        Ok(sums.into_iter().map(|sum| (sum / f64::from(taken.max(1))) as f32).collect())
+        Ok(mean.into_iter().map(|sum| (sum / rows.len().max(1) as f64) as f32).collect())
     }
 
     /// Encodes every vector; returns the records and the largest distance from the centre.
@@ -206,9 +223,9 @@ impl Composer<'_> {
         Ok((buffer, reach))
     }
 
-    /// Writes the segment with number `id`, synced, and opens it. `links` 0 makes no graph. `inherited` are the encoding of another
-    /// segment and the number of rows that its centre was taken from, so that queries are encoded once for both; and
-    /// perhaps its graph.
+    /// Writes the segment with number `id` and opens it; the caller syncs the file. `links` 0 makes no graph. `inherited` are the
+    /// encoding of another segment and the number of rows that its centre was taken from, so that queries are encoded once for
+    /// both; and perhaps its graph.
     pub(crate) fn compose(
         &self,
         id: u64,
@@ -216,7 +233,7 @@ impl Composer<'_> {
         links: usize,
         inherited: Option<Inherited>,
         watch: Watch<'_>,
-    ) -> Result<Segment> {
+    ) -> Result<(Segment, Unsynced)> {
         if source.len() as usize > MOST {
             let found = source.len().to_string();
             return Err(Error::Invalid { field: "vectors in one segment", found, expected: "fewer than 2^31" });
@@ -228,26 +245,89 @@ impl Composer<'_> {
                 Inherited { encoding, centred: source.len(), graft: None }
             }
         };
-        let (records, reach) = self.encode(source, &encoding, links, watch)?;
-        let mut graph = Graph::new(self.kernels, &encoding, self.config.build_ef, records);
+        let name = format::segment_name(id);
+        let path = self.storage.path(&name);
+        let file = self.storage.create(&name).map_err(Error::io(&path, "create"))?;
+        let make = |watch: Watch<'_>| self.make(source, &encoding, (links, centred), graft, watch);
+        let (sealer, (graph, mut footer)) =
+            self.rows_beside(Sealer::new(file, path), source, &encoding, watch, make)?;
+        let (checksum, file) = self.write_rest(sealer, &graph, &mut footer)?;
+        Ok((Segment::open(self.storage, id, footer.count, checksum, self.config)?, file))
+    }
+
+    /// Writes the exact rows while `make` makes the rest: on a thread of their own, since those of rayon have other things to do than
+    /// to wait for a disk.
+    fn rows_beside<T>(
+        &self,
+        sealer: Sealer,
+        source: &dyn Source,
+        encoding: &Encoding,
+        watch: Watch<'_>,
+        make: impl FnOnce(Watch<'_>) -> Result<T>,
+    ) -> Result<(Sealer, T)> {
+        let (stop, told) = (&AtomicBool::new(false), Cell::new((0, source.len().into())));
+        let mut watch = |done, total| {
+            told.set((done, total));
+            if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { watch(done, total) }
+        };
+        std::thread::scope(|scope| {
+            let (send, receive) = channel();
+            let write = move || {
+                let written = self.write_rows(sealer, source, encoding, stop);
+                stop.fetch_or(written.is_err(), Ordering::Relaxed);
+                // Somebody waits.
+                let _ = send.send(written);
+            };
+            let thread = std::thread::Builder::new().name("tintype-rows".into()).spawn_scoped(scope, write);
+            thread.map_err(Error::io(self.storage.path(""), "start a thread in"))?;
+            let made = make(&mut watch);
+            stop.fetch_or(made.is_err(), Ordering::Relaxed);
+            let written = loop {
+                match receive.recv_timeout(TICK) {
+                    Ok(written) => break written,
+                    Err(RecvTimeoutError::Timeout) => {
+                        let (done, total) = told.get();
+                        stop.fetch_or(watch(done, total).is_break(), Ordering::Relaxed);
+                    }
+                    // It panicked, and so will the scope.
+                    Err(RecvTimeoutError::Disconnected) => break Err(Error::Cancelled),
+                }
+            };
+            match (written, made) {
+                (Ok(sealer), Ok(made)) => Ok((sealer, made)),
+                // Each is stopped where the other fails.
+                (Err(error), Ok(_) | Err(Error::Cancelled)) | (_, Err(error)) => Err(error),
+            }
+        })
+    }
+
+    /// Encodes every vector and makes the graph, if there is to be one, and what the footer says of both.
+    fn make<'a>(
+        &self,
+        source: &dyn Source,
+        encoding: &'a Encoding,
+        (links, centred): (usize, u32),
+        graft: Option<Graft>,
+        watch: Watch<'_>,
+    ) -> Result<(Graph<'a>, Footer)> {
+        let (records, reach) = self.encode(source, encoding, links, watch)?;
+        let mut graph = Graph::new(self.kernels, encoding, self.config.build_ef, records);
         let biases = (0..source.len()).map(|row| f64::from(graph.records.records().bias(row)));
         let mean = biases.clone().sum::<f64>() / f64::from(source.len());
         let deviation = (biases.map(|b| (b - mean).powi(2)).sum::<f64>() / f64::from(source.len())).sqrt();
         let (bias_mean, bias_deviation) = (mean as f32, deviation as f32);
         let mut recall = [[0.0; CALIBRATED_EF.len()]; 2];
-        // What follows a graph is told as the whole of it.
-        let mut told = (0, source.len().into());
         if links > 0 {
-            let (shaping, mut measuring) = self.samples.0.encode(&encoding);
+            let (shaping, mut measuring) = self.samples.0.encode(encoding);
             measuring.retain(|query| elsewhere(query.offset - encoding.constant(), bias_mean, bias_deviation));
             let total = graph.build(graft, &shaping, watch)?;
-            told = (total, total);
+            // What follows a graph is told as the whole of it.
             recall = calibrate::measure(&graph, &measuring, &mut || tell(watch, total, total))?;
         }
-        let go_on = &mut || tell(watch, told.0, told.1);
         let mut levels = [0; LEVELS];
         levels.iter_mut().zip(&graph.uppers).for_each(|(level, upper)| *level = upper.rows.len() as u32);
-        let mut footer = Footer {
+        let footer = Footer {
+            version: VERSION,
             dim: self.config.dim,
             metric: self.config.metric,
             rows: self.config.rows,
@@ -262,72 +342,58 @@ impl Composer<'_> {
             recall,
             samples: if links > 0 { self.samples.1 } else { 0 },
         };
-        let checksum = self.write((id, source), &graph, &mut footer, go_on)?;
-        Segment::open(self.storage, id, footer.count, checksum, self.config)
+        Ok((graph, footer))
     }
 
-    /// Exact rows that are written together.
-    fn block(&self) -> usize {
-        (BUFFER / (self.config.dim * self.config.rows.bytes())).max(1)
-    }
-
-    /// A block of exact rows as they are stored, from row `first` on.
-    fn rows(&self, source: &dyn Source, first: u32, into: &mut Vec<u8>) -> Result<()> {
-        let rows = first..source.len().min(first + self.block() as u32);
-        let stride = self.config.dim * self.config.rows.bytes();
-        into.resize(rows.len() * stride, 0);
+    /// Writes what needs nothing but the vectors: the centre and the exact rows.
+    fn write_rows(
+        &self,
+        mut sealer: Sealer,
+        source: &dyn Source,
+        encoding: &Encoding,
+        stop: &AtomicBool,
+    ) -> Result<Sealer> {
+        let mut bytes: Vec<u8> = encoding.centre().iter().flat_map(|x| x.to_le_bytes()).collect();
+        sealer.write(&bytes)?;
+        sealer.align()?;
         let mut vector = Vec::new();
-        for (at, row) in rows.zip(into.chunks_exact_mut(stride)) {
-            source.vector(at, &mut vector)?;
+        for row in 0..source.len() {
+            if stop.load(Ordering::Relaxed) {
+                return Err(Error::Cancelled);
+            }
+            source.vector(row, &mut vector)?;
+            bytes.resize(self.config.dim * self.config.rows.bytes(), 0);
             match self.config.rows {
                 Rows::F32 => {
-                    let (words, _) = row.as_chunks_mut::<4>();
+                    let (words, _) = bytes.as_chunks_mut::<4>();
                     words.iter_mut().zip(&vector).for_each(|(to, x)| *to = x.to_le_bytes());
                 }
                 Rows::F16 => {
-                    let (halves, _) = row.as_chunks_mut::<2>();
+                    let (halves, _) = bytes.as_chunks_mut::<2>();
                     halves.iter_mut().zip(&vector).for_each(|(to, &x)| *to = half::f16::from_f32(x).to_le_bytes());
                 }
             }
+            sealer.write(&bytes)?;
         }
-        Ok(())
+        sealer.align()?;
+        sealer.begin_sync();
+        Ok(sealer)
     }
 
-    fn write(
-        &self,
-        (id, source): (u64, &dyn Source),
-        graph: &Graph<'_>,
-        footer: &mut Footer,
-        go_on: &mut dyn FnMut() -> Result<()>,
-    ) -> Result<u64> {
-        let name = format::segment_name(id);
-        let path = self.storage.path(&name);
+    /// Writes what follows the exact rows. Returns the checksum of the footer.
+    fn write_rest(&self, mut sealer: Sealer, graph: &Graph<'_>, footer: &mut Footer) -> Result<(u64, Unsynced)> {
         let size = Layout::of(footer).ok_or_else(|| Error::Invalid {
             field: "number of vectors",
             found: footer.count.to_string(),
             expected: "what this machine can address",
         })?;
-        let file = self.storage.create(&name).map_err(Error::io(&path, "create"))?;
-        let mut sealer = Sealer::new(file, path);
-        let centre: Vec<u8> = graph.encoding.centre().iter().flat_map(|x| x.to_le_bytes()).collect();
-        sealer.write(&centre)?;
-        sealer.align()?;
+        debug_assert_eq!(sealer.position(), size.records);
         sealer.write(graph.records.bytes())?;
         for upper in &graph.uppers {
             sealer.write(&upper_bytes(upper))?;
         }
         sealer.align()?;
         sealer.write(&key_table(graph))?;
-        sealer.align()?;
-        // The next rows are read while those before are written.
-        let (mut now, mut next) = (Vec::new(), Vec::new());
-        for first in (0..source.len()).step_by(self.block()) {
-            go_on()?;
-            let (written, read) = rayon::join(|| sealer.write(&now), || self.rows(source, first, &mut next));
-            written.and(read)?;
-            std::mem::swap(&mut now, &mut next);
-        }
-        sealer.write(&now)?;
         sealer.align()?;
         debug_assert_eq!(sealer.position(), size.sums);
         sealer.finish(footer)

@@ -9,8 +9,10 @@ use crate::config::{Config, Rows};
 use crate::metric::Metric;
 use crate::vectors::{MOST_LINKS, Shape};
 
-/// Version of every structure here.
-pub(crate) const VERSION: u32 = 1;
+/// Version of every structure that is written. Older ones are read as well.
+pub(crate) const VERSION: u32 = 2;
+/// From this version on the exact rows of a segment come before what is made of them.
+const ROWS_FIRST: u32 = 2;
 pub(crate) const MANIFEST: &str = "MANIFEST";
 pub(crate) const MANIFEST_NEW: &str = "MANIFEST.new";
 pub(crate) const MANIFEST_MAGIC: [u8; 8] = *b"TTMANIF\x01";
@@ -83,7 +85,7 @@ fn open<'a>(bytes: &'a [u8], magic: [u8; 8], least: usize) -> Result<Fields<'a>,
         return damaged("it does not begin as such a file does");
     }
     let version = Fields(bytes).u32(8);
-    if version != VERSION {
+    if !(1..=VERSION).contains(&version) {
         return Err(Refusal::Version(version));
     }
     let (body, sum) = bytes.split_at(bytes.len() - 8);
@@ -272,6 +274,7 @@ pub(crate) fn decode_samples(bytes: &[u8], dim: usize, count: u32) -> Result<Vec
 /// The end of a segment file, from which everything else in it follows.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Footer {
+    pub(crate) version: u32,
     pub(crate) dim: usize,
     pub(crate) metric: Metric,
     pub(crate) rows: Rows,
@@ -299,7 +302,7 @@ impl Footer {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut b = vec![0; FOOTER - 8];
         put(&mut b, 0, SEGMENT_MAGIC);
-        put(&mut b, 8, VERSION.to_le_bytes());
+        put(&mut b, 8, self.version.to_le_bytes());
         put(&mut b, 12, (self.dim as u32).to_le_bytes());
         put(&mut b, 16, [metric_byte(self.metric)]);
         put(&mut b, 17, [rows_byte(self.rows)]);
@@ -332,6 +335,7 @@ impl Footer {
             *recall = f.f32(80 + 4 * at);
         }
         let footer = Footer {
+            version: f.u32(8),
             dim: f.u32(12) as usize,
             metric: metric_of(bytes[16])?,
             rows: rows_of(bytes[17])?,
@@ -382,11 +386,14 @@ impl Layout {
         let after = |at: usize, items: usize, size: usize| {
             at.checked_add(items.checked_mul(size)?)?.checked_next_multiple_of(ALIGN)
         };
-        let records = after(0, footer.dim, 4)?;
+        let row = footer.dim * footer.rows.bytes();
+        let rows_first = footer.version >= ROWS_FIRST;
+        let first = after(0, footer.dim, 4)?;
+        let records = if rows_first { after(first, count, row)? } else { first };
         let upper = after(records, count, footer.shape().stride)?;
         let keys = after(upper, nodes, UPPER_NODE)?;
-        let rows = after(keys, count, KEY_ENTRY)?;
-        let sums = after(rows, count, footer.dim * footer.rows.bytes())?;
+        let last = after(keys, count, KEY_ENTRY)?;
+        let (rows, sums) = if rows_first { (first, last) } else { (last, after(last, count, row)?) };
         let end = sums.checked_add(sums.div_ceil(BLOCK).checked_mul(8)?)?;
         end.checked_add(FOOTER)?;
         Some(Layout { centre: 0, records, upper, keys, rows, sums, footer: end })

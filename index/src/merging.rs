@@ -10,10 +10,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use crate::build::Watch;
-use crate::compose::{Composer, Inherited, Merge, Source};
+use crate::compose::{Composer, Inherited, Merge, Source, TICK};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::fold::{self, Fold};
@@ -70,6 +69,7 @@ impl Job {
             samples: (&self.samples, self.samples_id),
         };
         let composed = composer.compose(self.id, &source, links, inherited, watch);
+        let composed = composed.and_then(|(segment, file)| file.sync().map(|()| segment));
         if composed.is_err() {
             let _ = self.storage.remove(&format::segment_name(self.id));
         }
@@ -129,9 +129,6 @@ pub(crate) struct Merging {
     outcome: Option<Result<Option<Segment>>>,
     thread: Option<JoinHandle<()>>,
 }
-
-/// How often somebody who waits is told how far it is.
-const TICK: Duration = Duration::from_millis(20);
 
 impl Merging {
     /// Whether a part is being merged.

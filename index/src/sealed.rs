@@ -168,17 +168,20 @@ impl Sealer {
     }
 
     fn flush(&mut self) -> Result<()> {
-        let Sealer { file, buffer, .. } = self;
-        let (sums, written) = rayon::join(|| sums_of(buffer), || file.write_all(buffer));
-        written.map_err(Error::io(&self.path, "write"))?;
-        self.sums.extend(sums);
+        self.file.write_all(&self.buffer).map_err(Error::io(&self.path, "write"))?;
+        self.sums.extend(sums_of(&self.buffer));
         self.written += self.buffer.len();
         self.buffer.clear();
         Ok(())
     }
 
-    /// Writes the checksums and the footer and syncs. Returns the checksum of the footer.
-    pub(crate) fn finish(mut self, footer: &mut Footer) -> Result<u64> {
+    /// Has the system bring what was written so far to the medium, beside what comes next.
+    pub(crate) fn begin_sync(&mut self) {
+        self.file.begin_sync();
+    }
+
+    /// Writes the checksums and the footer. Returns the checksum of the footer, and the file.
+    pub(crate) fn finish(mut self, footer: &mut Footer) -> Result<(u64, Unsynced)> {
         self.align()?;
         self.sums.extend(sums_of(&self.buffer));
         footer.sums_checksum = xxh3_64(&self.sums);
@@ -187,7 +190,23 @@ impl Sealer {
         self.buffer.extend_from_slice(&self.sums);
         self.buffer.extend_from_slice(&footer);
         self.file.write_all(&self.buffer).map_err(Error::io(&self.path, "write"))?;
-        self.file.sync().map_err(Error::io(&self.path, "sync"))?;
-        Ok(Footer::checksum(&footer))
+        Ok((Footer::checksum(&footer), Unsynced { file: self.file, path: self.path }))
+    }
+}
+
+/// A whole file that is not known to be on the medium.
+pub(crate) struct Unsynced {
+    file: Box<dyn NewFile>,
+    path: PathBuf,
+}
+
+impl Unsynced {
+    /// See [`NewFile::begin_sync`].
+    pub(crate) fn begin_sync(&mut self) {
+        self.file.begin_sync();
+    }
+
+    pub(crate) fn sync(mut self) -> Result<()> {
+        self.file.sync().map_err(Error::io(&self.path, "sync"))
     }
 }

@@ -6,12 +6,12 @@ use rayon::prelude::*;
 
 use crate::Key;
 use crate::collect::{self, Neighbor, Passes, Rows, Work};
-use crate::config::Config;
 use crate::encoding::{EncodedQuery, Encoding};
 use crate::error::{Error, Result};
 use crate::format::KEY_ENTRY;
 use crate::kernel::Wide;
 use crate::keys::KeySet;
+use crate::metric::Admit;
 use crate::plan::{Plan, Target, listing_pays, plan};
 use crate::reader::Reader;
 use crate::segment::{Part, key_and_row};
@@ -90,18 +90,6 @@ const ASKED: u32 = 200;
 /// Candidates that are scored exactly: at least this many, at least so many per neighbour.
 const RESCORED: usize = 30;
 const RESCORED_PER_K: usize = 3;
-
-/// A query at the door.
-struct Admit<'a>(&'a Config, &'a [f32]);
-
-impl Wide for Admit<'_> {
-    type Output = Result<Vec<f32>>;
-
-    #[inline(always)]
-    fn run(self) -> Self::Output {
-        self.0.metric.admit(self.1, self.0.dim)
-    }
-}
 
 /// A query into code.
 struct Encode<'a>(&'a Encoding, &'a [f32], &'a mut EncodedQuery);
@@ -327,7 +315,7 @@ impl<'a, Q: AsRef<[f32]> + Sync> SearchBatch<'a, Q> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Index, Metric};
+    use crate::{Config, Index, Metric};
 
     #[test]
     fn a_periodic_filter_over_dense_keys_is_sampled_as_what_it_passes() {

@@ -226,7 +226,8 @@ impl Segment {
 
     /// Length of the file, and of its part without the exact rows.
     pub(crate) fn size(&self) -> (u64, u64) {
-        (self.file.len() as u64, (self.file.len() - (self.layout.sums - self.layout.rows)) as u64)
+        let rows = self.row_range(self.footer.count).start - self.layout.rows;
+        (self.file.len() as u64, (self.file.len() - rows) as u64)
     }
 
     pub(crate) fn path(&self) -> &std::path::PathBuf {

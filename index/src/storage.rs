@@ -10,6 +10,7 @@ use std::io::{self, Write};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 
 /// The bytes of a file.
 #[derive(Clone, Debug)]
@@ -42,6 +43,9 @@ impl From<Vec<u8>> for Bytes {
 pub trait NewFile: Write + Send {
     /// Returns when everything written so far is on the medium.
     fn sync(&mut self) -> io::Result<()>;
+    /// Has the system begin to bring what was written to the medium, and does not wait: a hint, after which [`NewFile::sync`] waits
+    /// for less. It tells of whatever goes wrong.
+    fn begin_sync(&mut self) {}
 }
 
 /// Holds the writer lock until dropped.
@@ -111,21 +115,37 @@ fn sync_directory(path: &Path) -> io::Result<()> {
     if cfg!(windows) { Ok(()) } else { fs::File::open(path)?.sync_all() }
 }
 
-struct DiskFile(fs::File);
+struct DiskFile {
+    file: fs::File,
+    /// A sync that was begun.
+    syncing: Option<JoinHandle<io::Result<()>>>,
+}
 
 impl Write for DiskFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes)
+        self.file.write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
+        self.file.flush()
     }
 }
 
 impl NewFile for DiskFile {
     fn sync(&mut self) -> io::Result<()> {
-        self.0.sync_all()
+        if let Some(syncing) = self.syncing.take() {
+            // The system reports an error once, perhaps to that one.
+            syncing.join().unwrap_or_else(|_| Err(io::Error::other("a sync panicked")))?;
+        }
+        self.file.sync_all()
+    }
+
+    fn begin_sync(&mut self) {
+        if self.syncing.is_none()
+            && let Ok(file) = self.file.try_clone()
+        {
+            self.syncing = thread::Builder::new().name("tintype-sync".into()).spawn(move || file.sync_data()).ok();
+        }
     }
 }
 
@@ -159,7 +179,8 @@ impl Storage for Directory {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
             _ => {}
         }
-        Ok(Box::new(DiskFile(fs::File::options().write(true).create_new(true).open(path)?)))
+        let file = fs::File::options().write(true).create_new(true).open(path)?;
+        Ok(Box::new(DiskFile { file, syncing: None }))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {

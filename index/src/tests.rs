@@ -48,7 +48,9 @@ fn write_index(dir: &Path, count: u32) -> Index {
     // The portable kernels, so that the bytes do not depend on where the test runs.
     let kernels = Kernels::all()[0];
     let composer = Composer { storage: &storage, config: &config, kernels, samples: (&Samples::default(), 0) };
-    let segment = composer.compose(1, &pending, 9, None, &mut |_, _| std::ops::ControlFlow::Continue(())).unwrap();
+    let (segment, file) =
+        composer.compose(1, &pending, 9, None, &mut |_, _| std::ops::ControlFlow::Continue(())).unwrap();
+    file.sync().unwrap();
     assert!(segment.levels().count() > 0);
     let entry = SegmentEntry { id: 1, count, removed: 0, removed_id: 0, checksum: segment.checksum };
     let data =
@@ -94,19 +96,47 @@ fn write_the_fixture() {
 }
 
 #[test]
-fn files_of_version_1_are_read_as_ever() {
-    let dir = fixture("version-1");
-    let index = Index::open(&dir).unwrap();
-    let reader = index.reader().unwrap();
-    assert_eq!((reader.generation(), reader.len()), (2, 309));
-    assert!(!reader.contains(7).unwrap() && reader.contains(14).unwrap() && reader.contains(5_009).unwrap());
-    let report = reader.verify().unwrap();
-    assert!(report.is_clean() && report.graphs == 1 && report.segments == 2, "{report:?}");
-    let found = reader.search(&[1.0, 0.0, 0.0, 0.0, 0.5]).k(30).recall(1.0).run().unwrap();
-    assert!(found.iter().all(|n| (n.score - 1.0).abs() < 1e-6 && n.key % 70 == 63), "the thirty equal ones");
-    let near = ask(&index, 3).unwrap();
+fn files_of_every_version_are_read_as_ever() {
     let temporary = tempfile::tempdir().unwrap();
-    assert_eq!(near, ask(&write_index(temporary.path(), FIXTURE), 3).unwrap(), "the same bytes are written today");
+    let today = write_index(temporary.path(), FIXTURE);
+    let answers = ask(&today, 3).unwrap();
+    for version in 1..=format::VERSION {
+        let dir = fixture(&format!("version-{version}"));
+        let index = Index::open(&dir).unwrap();
+        let reader = index.reader().unwrap();
+        assert_eq!((reader.generation(), reader.len()), (2, 309));
+        assert!(!reader.contains(7).unwrap() && reader.contains(14).unwrap() && reader.contains(5_009).unwrap());
+        let report = reader.verify().unwrap();
+        assert!(report.is_clean() && report.graphs == 1 && report.segments == 2, "{report:?}");
+        let found = reader.search(&[1.0, 0.0, 0.0, 0.0, 0.5]).k(30).recall(1.0).run().unwrap();
+        assert!(found.iter().all(|n| (n.score - 1.0).abs() < 1e-6 && n.key % 70 == 63), "the thirty equal ones");
+        assert_eq!(ask(&index, 3).unwrap(), answers, "version {version}");
+    }
+    let (then, now) = (fixture(&format!("version-{}", format::VERSION)), temporary.path());
+    for id in [1, 2] {
+        let bytes = |dir: &Path| std::fs::read(dir.join(format::segment_name(id))).unwrap();
+        assert!(bytes(&then) == bytes(now), "the same bytes are written today");
+    }
+}
+
+#[test]
+fn an_index_of_version_1_goes_on_as_one_of_today() {
+    let dir = tempfile::tempdir().unwrap();
+    for file in std::fs::read_dir(fixture("version-1")).unwrap() {
+        let path = file.unwrap().path();
+        std::fs::copy(&path, dir.path().join(path.file_name().unwrap())).unwrap();
+    }
+    let index = Index::open(dir.path()).unwrap();
+    let mut writer = index.writer().unwrap();
+    writer.add(9_000, &[0.0, 1.0, 0.0, 0.0, 0.0]).unwrap();
+    writer.commit().unwrap();
+    let scored = |index: &Index| index.reader().unwrap().search(&[0.0, 1.0, 0.1, 0.0, 0.0]).recall(1.0).run().unwrap();
+    let both = scored(&index);
+    assert_eq!(both[0].key, 9_000);
+    writer.compact().unwrap();
+    assert_eq!(scored(&index), both);
+    let report = index.reader().unwrap().verify().unwrap();
+    assert!(report.is_clean() && report.segments == 1 && report.vectors == 310, "{report:?}");
 }
 
 /// Changes bytes of a segment and makes every checksum right again, as somebody would who means harm.
@@ -147,7 +177,7 @@ fn forged_bytes_under_right_checksums_do_no_harm() {
         forge(dir.path(), |bytes, layout| {
             // Records, upper nodes and keys in turn; single bytes, or whole words that are too large.
             let section =
-                [layout.records..layout.upper, layout.upper..layout.keys, layout.keys..layout.rows][round % 3].clone();
+                [layout.records..layout.upper, layout.upper..layout.keys, layout.keys..layout.sums][round % 3].clone();
             for _ in 0..1 + random.word() % 40 {
                 let at = section.start + random.word() as usize % section.len();
                 let end = (at + if random.word().is_multiple_of(2) { 1 } else { 4 }).min(section.end);

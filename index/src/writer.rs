@@ -17,7 +17,9 @@ use crate::format::{self, ManifestData, SamplesEntry, SegmentEntry, encode_remov
 use crate::kernel::Kernels;
 use crate::manifest;
 use crate::merging::{Job, Merging, install};
+use crate::metric::Admit;
 use crate::samples::Samples;
+use crate::sealed::Unsynced;
 use crate::segment::{Part, Segment};
 use crate::storage::{LOCK, Lock, Storage};
 use crate::vectors::Shape;
@@ -46,6 +48,8 @@ pub struct Writer {
     /// What the next commit will be made of, but for `pending`.
     parts: Vec<Part>,
     pending: Pending,
+    /// Files among `parts`, by number, that are on their way to the medium.
+    unsynced: Vec<(u64, Unsynced)>,
     /// Where a key is in `pending`.
     places: HashMap<Key, u32>,
     /// The sample queries, once they were read or set anew.
@@ -89,6 +93,7 @@ impl Writer {
             data,
             parts,
             pending: Pending::default(),
+            unsynced: Vec::new(),
             places: HashMap::new(),
             held: HELD,
             changed: false,
@@ -112,7 +117,7 @@ impl Writer {
     pub fn add(&mut self, key: Key, vector: &[f32]) -> Result<()> {
         self.usable()?;
         let dim = self.data.config.dim;
-        let mut vector = self.data.config.metric.admit(vector, dim)?;
+        let mut vector = self.kernels.wide(Admit(&self.data.config, vector))?;
         self.data.config.rows.round(&mut vector)?;
         if let Some(&at) = self.places.get(&key) {
             self.pending.numbers[at as usize * dim..][..dim].copy_from_slice(&vector);
@@ -125,7 +130,7 @@ impl Writer {
         self.changed = true;
         let held = self.pending.keys.len() * (4 * dim + BESIDE);
         if held >= self.held || self.pending.len() >= self.fold.most {
-            self.flush()?;
+            self.flush(Sync::Later)?;
         }
         Ok(())
     }
@@ -319,7 +324,7 @@ impl Writer {
     }
 
     /// Writes what is pending to a segment, together with small ones before it. The next commit will name it.
-    fn flush(&mut self) -> Result<()> {
+    fn flush(&mut self, sync: Sync) -> Result<()> {
         if self.pending.len() == 0 {
             return Ok(());
         }
@@ -336,6 +341,13 @@ impl Writer {
             samples: (&Samples::default(), 0),
         };
         let composed = composer.compose(id, &both, 0, centre, &mut |_, _| ControlFlow::Continue(()));
+        let composed = composed.and_then(|(segment, mut file)| match sync {
+            Sync::Now => file.sync().map(|()| (segment, None)),
+            Sync::Later => {
+                file.begin_sync();
+                Ok((segment, Some((id, file))))
+            }
+        });
         self.take_id();
         match composed {
             Err(error) => {
@@ -343,7 +355,8 @@ impl Writer {
                 self.clear_garbage();
                 Err(error)
             }
-            Ok(segment) => {
+            Ok((segment, unsynced)) => {
+                self.unsynced.extend(unsynced);
                 self.drop_parts(keep..self.parts.len());
                 self.parts.push(Part { segment: Arc::new(segment), removed: Arc::default(), removed_id: 0 });
                 self.pending.clear();
@@ -398,7 +411,7 @@ impl Writer {
 
     fn commit_changes(&mut self) -> Result<()> {
         if self.changed {
-            self.flush()?;
+            self.flush(Sync::Now)?;
             // Graphs need the memory now.
             self.pending = Pending::default();
             self.publish(self.parts.clone())?;
@@ -424,6 +437,12 @@ impl Writer {
             )?;
         }
         let samples = self.write_samples()?;
+        let mut unsynced = std::mem::take(&mut self.unsynced);
+        unsynced.retain(|(id, _)| parts.iter().any(|part| part.segment.id == *id));
+        let synced = unsynced.into_iter().try_for_each(|(_, file)| file.sync());
+        // Their vectors are nowhere else, and no later sync would tell whether they arrived.
+        self.poisoned = synced.is_err();
+        synced?;
         let data = ManifestData {
             config: self.data.config.clone(),
             generation: self.data.generation + 1,
@@ -466,6 +485,15 @@ impl Writer {
             let _ = self.storage.remove(&name);
         }
     }
+}
+
+/// When a file is brought to the medium.
+#[derive(Clone, Copy)]
+enum Sync {
+    /// Before anything else: a failure leaves its vectors where they were.
+    Now,
+    /// From now on, while more vectors come; the next commit waits for it.
+    Later,
 }
 
 /// Names of the files of some segments, and of sample queries.

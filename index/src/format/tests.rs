@@ -55,6 +55,7 @@ fn footer() -> Footer {
     let mut recall = [[0.5; CALIBRATED_EF.len()]; 2];
     recall[1][15] = 0.75;
     Footer {
+        version: VERSION,
         dim: 300,
         metric: Metric::Dot,
         rows: Rows::F16,
@@ -184,17 +185,23 @@ fn what_was_written_is_read_back() {
 #[test]
 fn another_version_is_named_as_such() {
     let mut bytes = manifest().encode();
-    bytes[8] = 2;
-    assert!(matches!(ManifestData::decode(&bytes), Err(Refusal::Version(2))));
+    for version in [0, VERSION as u8 + 1] {
+        bytes[8] = version;
+        let refused = ManifestData::decode(&bytes);
+        assert!(matches!(refused, Err(Refusal::Version(found)) if found == u32::from(version)));
+    }
 }
 
 #[test]
 fn sections_lie_where_the_counts_say() {
     let layout = Layout::of(&footer()).unwrap();
-    assert_eq!(layout.records, 1216, "300 f32, aligned");
+    assert_eq!((layout.rows, layout.records), (1216, 1216 + 4000 * 600), "300 f32, aligned, and 4000 rows of f16");
     assert_eq!(layout.upper - layout.records, 4000 * footer().shape().stride);
     assert_eq!(footer().shape().stride, 448, "320 of code, 28 of terms, 96 of links");
     assert_eq!(layout.footer - layout.sums, 8 * layout.sums.div_ceil(BLOCK));
+    let old = Layout::of(&Footer { version: 1, ..footer() }).unwrap();
+    assert_eq!((old.records, old.rows - old.keys), (1216, 4000 * KEY_ENTRY), "rows at the end");
+    assert_eq!((old.sums - old.rows, old.footer), (4000 * 600, layout.footer));
     let huge = Footer { count: u32::MAX / 2, dim: 4096, ..footer() };
     assert!(Layout::of(&huge).is_some_and(|l| l.footer > 1 << 40), "no overflow on 64 bits");
 }
