@@ -5,7 +5,8 @@
 //! code, 85 % without centring; 100 % in the top 30). What the code leaves out is known: its length is kept with the code, so
 //! that an exhaustive search by codes can prove that it missed nothing.
 
-use crate::kernel::{CodeQuery, Line};
+use crate::error::Result;
+use crate::kernel::{CodeQuery, Line, Wide};
 use crate::lanes::{self, dot, length};
 use crate::metric::Metric;
 
@@ -41,6 +42,19 @@ pub(crate) struct EncodedQuery {
     pub(crate) fine_error: f32,
     /// What the code leaves out.
     residual: Vec<f32>,
+}
+
+/// A vector or query at the door, with the instructions at hand.
+pub(crate) struct Admit<'a>(pub(crate) Metric, pub(crate) usize, pub(crate) &'a [f32]);
+
+impl Wide for Admit<'_> {
+    type Output = Result<Vec<f32>>;
+
+    #[inline(always)]
+    fn run(self) -> Self::Output {
+        let Admit(metric, dim, vector) = self;
+        metric.admit(vector, dim)
+    }
 }
 
 /// Encodes numbers in steps of `scale`, and leaves in their place what the codes leave out.

@@ -4,9 +4,7 @@
 //! product. So the walk, the kernels and the files know two scores only. Every score grows with nearness; the squared
 //! distance is therefore negated.
 
-use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::kernel::Wide;
 use crate::lanes;
 
 /// What "near" means for the vectors of an index.
@@ -47,18 +45,6 @@ impl Metric {
         }
         let inverse = 1.0 / norm;
         Ok(vector.iter().map(|&x| (f64::from(x) * inverse) as f32).collect())
-    }
-}
-
-/// A vector at the door, for [`Kernels::wide`](crate::kernel::Kernels::wide).
-pub(crate) struct Admit<'a>(pub(crate) &'a Config, pub(crate) &'a [f32]);
-
-impl Wide for Admit<'_> {
-    type Output = Result<Vec<f32>>;
-
-    #[inline(always)]
-    fn run(self) -> Self::Output {
-        self.0.metric.admit(self.1, self.0.dim)
     }
 }
 

@@ -6,12 +6,11 @@ use rayon::prelude::*;
 
 use crate::Key;
 use crate::collect::{self, Neighbor, Passes, Rows, Work};
-use crate::encoding::{EncodedQuery, Encoding};
+use crate::encoding::{Admit, EncodedQuery, Encoding};
 use crate::error::{Error, Result};
 use crate::format::KEY_ENTRY;
 use crate::kernel::Wide;
 use crate::keys::KeySet;
-use crate::metric::Admit;
 use crate::plan::{Plan, Target, listing_pays, plan};
 use crate::reader::Reader;
 use crate::segment::{Part, key_and_row};
@@ -115,7 +114,7 @@ impl Request<'_> {
             return Err(Error::Invalid { field: "recall", found: recall.to_string(), expected: "0 to 1" });
         }
         let config = reader.config();
-        let query = reader.kernels().wide(Admit(config, query))?;
+        let query = reader.kernels().wide(Admit(config.metric, config.dim, query))?;
         // More than there are cannot be found, and must not be reserved.
         let k = self.k.min(reader.len() as usize);
         if k == 0 {

@@ -222,6 +222,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_written_after_a_sync_was_begun_is_synced_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = Directory::new(dir.path());
+        let mut file = storage.create("file").unwrap();
+        for part in [&b"one "[..], b"two ", b"three"] {
+            file.write_all(part).unwrap();
+            file.begin_sync();
+        }
+        file.sync().unwrap();
+        file.sync().unwrap();
+        assert_eq!(*storage.read("file").unwrap(), *b"one two three");
+    }
+
+    #[test]
     fn every_directory_that_gets_a_new_name_is_known() {
         let dir = tempfile::tempdir().unwrap();
         let deep = dir.path().join("a/b/c");

@@ -11,13 +11,13 @@ use crate::Key;
 use crate::build::Watch;
 use crate::compose::{Both, Composer, Inherited, Merge, Pending, Source};
 use crate::config::Config;
+use crate::encoding::Admit;
 use crate::error::{Error, Result};
 use crate::fold::Fold;
 use crate::format::{self, ManifestData, SamplesEntry, SegmentEntry, encode_removed};
 use crate::kernel::Kernels;
 use crate::manifest;
 use crate::merging::{Job, Merging, install};
-use crate::metric::Admit;
 use crate::samples::Samples;
 use crate::sealed::Unsynced;
 use crate::segment::{Part, Segment};
@@ -117,7 +117,7 @@ impl Writer {
     pub fn add(&mut self, key: Key, vector: &[f32]) -> Result<()> {
         self.usable()?;
         let dim = self.data.config.dim;
-        let mut vector = self.kernels.wide(Admit(&self.data.config, vector))?;
+        let mut vector = self.kernels.wide(Admit(self.data.config.metric, dim, vector))?;
         self.data.config.rows.round(&mut vector)?;
         if let Some(&at) = self.places.get(&key) {
             self.pending.numbers[at as usize * dim..][..dim].copy_from_slice(&vector);
@@ -194,8 +194,8 @@ impl Writer {
     ///
     /// # Errors
     /// [`Error::Io`]: an earlier commit stays whole, the changes are kept, and the commit may be tried again. Where it is not
-    /// known what is on disk, because a sync of the directory failed or the manifest could not be replaced, the writer refuses
-    /// everything from then on with [`Error::Poisoned`]; a new one finds the new state or the old one. A merge in the background
+    /// known what is on disk, because a sync of the directory failed, or of a file that memory had no room for, or the manifest could
+    /// not be replaced, the writer refuses everything from then on with [`Error::Poisoned`]; a new one finds the new state or the old one. A merge in the background
     /// that fails is an error of the next [`Writer::commit_watched`], [`Writer::compact`] or [`Writer::close`]; nothing is lost.
     pub fn commit(&mut self) -> Result<u64> {
         if self.background.is_none() {

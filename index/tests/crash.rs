@@ -36,8 +36,9 @@ impl Workload {
                 assert_eq!(writer.remove(key)?, self.now.remove(&key).is_some());
             } else {
                 let vector = self.random.vector(DIM);
+                // It is added even if memory was full and a file could not be written.
+                self.now.insert(key, vector.clone());
                 writer.add(key, &vector)?;
-                self.now.insert(key, vector);
             }
         }
         Ok(())
@@ -70,6 +71,15 @@ fn create() -> (Simulated, Index) {
     (storage, index)
 }
 
+/// What a writer holds in memory: everything, or so little that files are written between commits, and synced later.
+const HELD: [usize; 2] = [usize::MAX, 3 * (4 * DIM + 48)];
+
+fn holding(index: &Index, bytes: usize) -> Writer {
+    let mut writer = index.writer().unwrap();
+    writer.hold(bytes);
+    writer
+}
+
 fn contents(reader: &Reader) -> Contents {
     let keys = reader.keys().map(Result::unwrap);
     let vectors = keys.map(|key| (key, reader.get(key).unwrap().expect("a listed key is there")));
@@ -99,35 +109,34 @@ fn assert_survived(left: &Simulated, acknowledged: &Contents, in_flight: &Conten
 
 #[test]
 fn a_power_cut_after_any_step_loses_nothing_that_was_acknowledged() {
-    let steps = {
-        let (storage, index) = create();
-        let mut work = Workload::new(1);
-        let mut writer = index.writer().unwrap();
-        (0..ROUNDS).for_each(|at| work.round(at, &mut writer).unwrap());
-        drop(writer);
-        storage.steps()
-    };
-    assert!(steps > 100, "{steps}");
-    let mut random = Random(99);
-    for cut in 1..=steps + 1 {
-        let (storage, index) = create();
-        if cut <= storage.steps() {
-            continue;
-        }
-        storage.fail(Some(Fails::From(cut)));
-        let mut work = Workload::new(1);
-        let mut writer = index.writer().unwrap();
-        for at in 0..ROUNDS {
-            if work.round(at, &mut writer).is_err() {
-                break;
+    for held in HELD {
+        let steps = {
+            let (storage, index) = create();
+            let mut work = Workload::new(1);
+            let mut writer = holding(&index, held);
+            (0..ROUNDS).for_each(|at| work.round(at, &mut writer).unwrap());
+            drop(writer);
+            storage.steps()
+        };
+        assert!(steps > 100, "{steps}");
+        let mut random = Random(99);
+        for cut in create().0.steps() + 1..=steps + 1 {
+            let (storage, index) = create();
+            storage.fail(Some(Fails::From(cut)));
+            let mut work = Workload::new(1);
+            let mut writer = holding(&index, held);
+            for at in 0..ROUNDS {
+                if work.round(at, &mut writer).is_err() {
+                    break;
+                }
             }
-        }
-        drop(writer);
-        for (chance, tries) in [(0, 1), (10, 1), (5, 6)] {
-            for one in 0..tries {
-                let left = storage.after_power_cut(&mut random, chance);
-                let what = format!("cut at step {cut}, chance {chance}, try {one}");
-                assert_survived(&left, &work.acknowledged, &work.now, &what);
+            drop(writer);
+            for (chance, tries) in [(0, 1), (10, 1), (5, 6)] {
+                for one in 0..tries {
+                    let left = storage.after_power_cut(&mut random, chance);
+                    let what = format!("{held} bytes held, cut at step {cut}, chance {chance}, try {one}");
+                    assert_survived(&left, &work.acknowledged, &work.now, &what);
+                }
             }
         }
     }
@@ -229,10 +238,14 @@ fn a_power_cut_while_an_index_is_made_leaves_one_or_none() {
 
 #[test]
 fn an_operation_that_fails_is_an_error_and_the_work_goes_on() {
+    HELD.into_iter().for_each(operations_fail);
+}
+
+fn operations_fail(held: usize) {
     let steps = {
         let (storage, index) = create();
         let mut work = Workload::new(2);
-        let mut writer = index.writer().unwrap();
+        let mut writer = holding(&index, held);
         (0..ROUNDS).for_each(|at| work.round(at, &mut writer).unwrap());
         storage.steps()
     };
@@ -242,7 +255,7 @@ fn an_operation_that_fails_is_an_error_and_the_work_goes_on() {
         let (storage, index) = create();
         storage.fail(Some(Fails::Once(fail)));
         let mut work = Workload::new(2);
-        let mut writer = index.writer().unwrap();
+        let mut writer = holding(&index, held);
         for at in 0..ROUNDS {
             let Err(error) = work.round(at, &mut writer) else { continue };
             errors += 1;
@@ -263,7 +276,7 @@ fn an_operation_that_fails_is_an_error_and_the_work_goes_on() {
                     poisoned += 1;
                     assert!(matches!(writer.add(1, &[0.0; DIM]), Err(Error::Poisoned { .. })));
                     drop(writer);
-                    writer = index.writer().unwrap();
+                    writer = holding(&index, held);
                     let seen = contents(&index.reader().unwrap());
                     let left = storage.after_power_cut(&mut random, 0);
                     let what = format!("cut after a failure of step {fail} and another writer");

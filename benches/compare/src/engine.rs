@@ -64,6 +64,8 @@ pub(crate) struct How<'a> {
     pub(crate) recall: Option<f32>,
     /// One bit per key: only these may be found.
     pub(crate) allowed: Option<&'a [u8]>,
+    /// Whether that is to be a closure.
+    pub(crate) closure: bool,
 }
 
 impl How<'_> {

@@ -53,6 +53,8 @@ pub(crate) struct Query {
     pub(crate) recall: Option<f32>,
     pub(crate) refine: usize,
     pub(crate) allowed: Option<PathBuf>,
+    /// Whether the filter is a closure, where the engine has another way to say the same.
+    pub(crate) closure: bool,
 }
 
 /// What a worker says back.
@@ -107,7 +109,8 @@ fn answer(engine: &mut dyn Engine, request: Request) -> Result<Answer> {
         Request::Query(query) => {
             let rows = Rows::open(&query.rows)?.read(&query.at)?;
             let allowed = query.allowed.map(std::fs::read).transpose()?;
-            let how = How { k: query.k, ef: query.ef, recall: query.recall, allowed: allowed.as_deref() };
+            let (allowed, closure) = (allowed.as_deref(), query.closure);
+            let how = How { k: query.k, ef: query.ef, recall: query.recall, allowed, closure };
             let rows = rows.chunks_exact(DIM);
             engine.prepare(allowed.as_deref());
             found = watch.time(|| rows.map(|row| engine.search(row, &how)).collect::<Result<_>>())?;

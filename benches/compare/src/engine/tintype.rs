@@ -106,8 +106,10 @@ impl Engine for Tintype {
         if let Some(recall) = how.recall {
             search = search.recall(recall);
         }
-        if how.allowed.is_some() {
-            search = search.among(&self.allowed);
+        match how.allowed {
+            Some(_) if how.closure => search = search.filter(|key| how.allows(key)),
+            Some(_) => search = search.among(&self.allowed),
+            None => {}
         }
         Ok(search.run()?.iter().map(|neighbor| neighbor.key).collect())
     }

@@ -22,6 +22,10 @@ const QUERIES: usize = 100;
 /// Seconds beyond which a way to ask is not asked again, nor with a wider walk.
 const PATIENCE: f64 = 10.0;
 
+/// Other ways to ask tintype-index: the recall, and whether the filter is a closure instead of a set of keys.
+const OTHERWISE: [(&str, f64, bool); 2] =
+    [("tintype-index, filter as a closure", TARGET, true), ("tintype-index, asked for recall 1", 1.0, false)];
+
 pub(crate) fn run(bench: &Bench) -> Result<()> {
     let data = &bench.data;
     let all: Vec<usize> = (0..data.n).collect();
@@ -45,7 +49,7 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
             queries.name, data.n
         );
         let mut table = Table::new(&title, &["engine", "passes 50 %", "10 %", "1 %", "0.1 %"]);
-        let mut rows = vec![Vec::new(); engines.len() + 1];
+        let mut rows = vec![Vec::new(); engines.len() + OTHERWISE.len()];
         for percent in PERCENT {
             say(&format!("{} queries, {percent} %", queries.name));
             let filter = data.dir.join(format!("filter-{percent}.bits"));
@@ -78,23 +82,33 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
                 row.push(match (refused, curve.points.as_slice()) {
                     (Some(refused), _) => refused,
                     // One way to ask: say what came of it.
-                    (None, [point]) => format!("{:.0} (recall {:.3})", point.qps(), point.recall),
+                    (None, [point]) => said(point),
                     (None, _) => curve.speed(TARGET).to_string(),
                 });
             }
+            let beside = engines.len();
             let ours = engines.iter_mut().find(|(entry, _)| entry.store == "tintype-index");
             if let Some((_, worker)) = ours {
-                let point = one(worker, Knob { ef: None, recall: Some(1.0), refine: 0 })?;
-                rows[engines.len()].push(format!("{:.0} (recall {:.3})", point.qps(), point.recall));
+                for ((_, target, closure), row) in OTHERWISE.into_iter().zip(&mut rows[beside..]) {
+                    let query = Query { closure, ..query.clone() };
+                    let knob = Knob { ef: None, recall: Some(target as f32), refine: 0 };
+                    let point = point(worker, &query, knob, bench.options.rounds, &data.base, &truth)?;
+                    row.push(said(&point));
+                }
             }
         }
-        let names = engines.iter().map(|(entry, _)| entry.name).chain(["tintype-index, asked for recall 1"]);
+        let names = engines.iter().map(|(entry, _)| entry.name).chain(OTHERWISE.map(|otherwise| otherwise.0));
         for (name, row) in names.zip(rows).filter(|(_, row)| !row.is_empty()) {
             table.row(std::iter::once(name.to_owned()).chain(row));
         }
         tables.push(table);
     }
     bench.record("filter", tables, |_| ())
+}
+
+/// What came of one way to ask.
+fn said(point: &Point) -> String {
+    format!("{:.0} (recall {:.3})", point.qps(), point.recall)
 }
 
 /// One bit per key, set for about that share of them.
