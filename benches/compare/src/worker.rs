@@ -112,7 +112,7 @@ fn answer(engine: &mut dyn Engine, request: Request) -> Result<Answer> {
             let (allowed, closure) = (allowed.as_deref(), query.closure);
             let how = How { k: query.k, ef: query.ef, recall: query.recall, allowed, closure };
             let rows = rows.chunks_exact(DIM);
-            engine.prepare(allowed.as_deref());
+            engine.prepare(allowed);
             found = watch.time(|| rows.map(|row| engine.search(row, &how)).collect::<Result<_>>())?;
         }
     }
