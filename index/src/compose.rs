@@ -21,7 +21,7 @@ use crate::graft::Graft;
 use crate::kernel::Kernels;
 use crate::plan::elsewhere;
 use crate::samples::Samples;
-use crate::sealed::{Sealer, Unsynced};
+use crate::sealed::{BUFFER, Sealer, Unsynced};
 use crate::segment::{Part, Segment};
 use crate::storage::Storage;
 use crate::vectors::{RecordBuffer, Shape, write_record};
@@ -248,10 +248,17 @@ impl Composer<'_> {
         let name = format::segment_name(id);
         let path = self.storage.path(&name);
         let file = self.storage.create(&name).map_err(Error::io(&path, "create"))?;
+        // How far it is, for those who only ask whether to go on.
+        let told = Cell::new((0, source.len().into()));
+        let mut watch = |done, total| {
+            told.set((done, total));
+            watch(done, total)
+        };
         let make = |watch: Watch<'_>| self.make(source, &encoding, (links, centred), graft, watch);
-        let (sealer, (graph, mut footer)) =
-            self.rows_beside(Sealer::new(file, path), source, &encoding, watch, make)?;
-        let (checksum, file) = self.write_rest(sealer, &graph, &mut footer)?;
+        let sealer = Sealer::new(file, path);
+        let (sealer, (graph, mut footer)) = self.rows_beside(sealer, source, &encoding, (&mut watch, &told), make)?;
+        let go_on = &mut || tell(&mut watch, told.get().0, told.get().1);
+        let (checksum, file) = self.write_rest(sealer, &graph, &mut footer, go_on)?;
         Ok((Segment::open(self.storage, id, footer.count, checksum, self.config)?, file))
     }
 
@@ -262,14 +269,12 @@ impl Composer<'_> {
         sealer: Sealer,
         source: &dyn Source,
         encoding: &Encoding,
-        watch: Watch<'_>,
+        (watch, told): (Watch<'_>, &Cell<(u64, u64)>),
         make: impl FnOnce(Watch<'_>) -> Result<T>,
     ) -> Result<(Sealer, T)> {
-        let (stop, told) = (&AtomicBool::new(false), Cell::new((0, source.len().into())));
-        let mut watch = |done, total| {
-            told.set((done, total));
-            if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { watch(done, total) }
-        };
+        let stop = &AtomicBool::new(false);
+        let mut watch =
+            |done, total| if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { watch(done, total) };
         std::thread::scope(|scope| {
             let (send, receive) = channel();
             let write = move || {
@@ -380,15 +385,24 @@ impl Composer<'_> {
         Ok(sealer)
     }
 
-    /// Writes what follows the exact rows. Returns the checksum of the footer.
-    fn write_rest(&self, mut sealer: Sealer, graph: &Graph<'_>, footer: &mut Footer) -> Result<(u64, Unsynced)> {
+    /// Writes what follows the exact rows. Returns the checksum of the footer, and the file.
+    fn write_rest(
+        &self,
+        mut sealer: Sealer,
+        graph: &Graph<'_>,
+        footer: &mut Footer,
+        go_on: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<(u64, Unsynced)> {
         let size = Layout::of(footer).ok_or_else(|| Error::Invalid {
             field: "number of vectors",
             found: footer.count.to_string(),
             expected: "what this machine can address",
         })?;
         debug_assert_eq!(sealer.position(), size.records);
-        sealer.write(graph.records.bytes())?;
+        for records in graph.records.bytes().chunks(BUFFER) {
+            go_on()?;
+            sealer.write(records)?;
+        }
         for upper in &graph.uppers {
             sealer.write(&upper_bytes(upper))?;
         }

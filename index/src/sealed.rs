@@ -177,7 +177,9 @@ impl Sealer {
 
     /// Has the system bring what was written so far to the medium, beside what comes next.
     pub(crate) fn begin_sync(&mut self) {
-        self.file.begin_sync();
+        if self.written > 0 {
+            self.file.begin_sync();
+        }
     }
 
     /// Writes the checksums and the footer. Returns the checksum of the footer, and the file.

@@ -117,8 +117,8 @@ fn sync_directory(path: &Path) -> io::Result<()> {
 
 struct DiskFile {
     file: fs::File,
-    /// A sync that was begun.
-    syncing: Option<JoinHandle<io::Result<()>>>,
+    /// Syncs that were begun.
+    syncing: Vec<JoinHandle<io::Result<()>>>,
 }
 
 impl Write for DiskFile {
@@ -133,7 +133,7 @@ impl Write for DiskFile {
 
 impl NewFile for DiskFile {
     fn sync(&mut self) -> io::Result<()> {
-        if let Some(syncing) = self.syncing.take() {
+        for syncing in self.syncing.drain(..) {
             // The system reports an error once, perhaps to that one.
             syncing.join().unwrap_or_else(|_| Err(io::Error::other("a sync panicked")))?;
         }
@@ -141,10 +141,9 @@ impl NewFile for DiskFile {
     }
 
     fn begin_sync(&mut self) {
-        if self.syncing.is_none()
-            && let Ok(file) = self.file.try_clone()
-        {
-            self.syncing = thread::Builder::new().name("tintype-sync".into()).spawn(move || file.sync_data()).ok();
+        if let Ok(file) = self.file.try_clone() {
+            let thread = thread::Builder::new().name("tintype-sync".into());
+            self.syncing.extend(thread.spawn(move || file.sync_data()));
         }
     }
 }
@@ -180,7 +179,7 @@ impl Storage for Directory {
             _ => {}
         }
         let file = fs::File::options().write(true).create_new(true).open(path)?;
-        Ok(Box::new(DiskFile { file, syncing: None }))
+        Ok(Box::new(DiskFile { file, syncing: Vec::new() }))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
