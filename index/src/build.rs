@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::format::{LEVELS, UPPER_LINKS};
 use crate::graft::{Graft, Scion};
 use crate::graph::{self, Ground, Level, Links, Scratch, Width, beam, descend};
-use crate::kernel::{CodeQuery, Kernels, Line, prefetch};
+use crate::kernel::{CodeQuery, Kernels, Line, prefetch_first};
 use crate::vectors::{NONE, RecordBuffer, Records, write_links, write_twin};
 
 /// One of this many nodes of a level stands in the next one too.
@@ -102,6 +102,8 @@ pub(crate) struct Graph<'a> {
     pub(crate) records: RecordBuffer,
     /// The top first.
     pub(crate) uppers: Vec<Upper>,
+    /// For each of them, where its places stand on a tour that leads from neighbour to neighbour, roughly.
+    tours: Vec<Vec<u32>>,
 }
 
 /// Which level is being built: an upper one, or the ground.
@@ -127,7 +129,7 @@ fn height(row: u32) -> usize {
 impl<'a> Graph<'a> {
     /// Takes encoded records without links.
     pub(crate) fn new(kernels: Kernels, encoding: &'a Encoding, ef: usize, records: RecordBuffer) -> Graph<'a> {
-        Graph { kernels, encoding, ef, records, uppers: Vec::new() }
+        Graph { kernels, encoding, ef, records, uppers: Vec::new(), tours: Vec::new() }
     }
 
     /// Builds the graph over all records, on top of what is taken over, and for queries like the samples; returns how many nodes it has.
@@ -168,6 +170,7 @@ impl<'a> Graph<'a> {
             let standing = self.take_over(At::Upper(at), scions)?;
             let places = (0..self.uppers[at].rows.len() as u32).collect();
             self.insert(At::Upper(at), places, standing, self.ef.min(100), (watch, total))?;
+            self.tour(at)?;
         }
         let standing = self.take_over(At::Ground, ground)?;
         self.insert(At::Ground, nodes.clone(), standing, self.ef, (watch, total))?;
@@ -222,6 +225,14 @@ impl<'a> Graph<'a> {
             }
         }
         Ok(standing)
+    }
+
+    /// How many levels there are above.
+    fn above(&self, at: At) -> usize {
+        match at {
+            At::Upper(level) => level,
+            At::Ground => self.uppers.len(),
+        }
     }
 
     fn size(&self, at: At) -> usize {
@@ -349,27 +360,29 @@ impl<'a> Graph<'a> {
         }
     }
 
-    /// Walks down to the level and then along it; leaves the nearest places in the pool.
-    fn find(
+    /// Walks down to the level; leaves where it arrives in the entries, `start` if that does not stand yet.
+    fn enter(
         &self,
         at: At,
         query: &CodeQuery,
-        (width, spread): (Width, usize),
+        spread: usize,
         stands: &dyn Fn(u32) -> bool,
         start: u32,
         scratch: &mut Scratch,
     ) -> Result<()> {
-        let records = self.records.records();
-        let above = match at {
-            At::Upper(level) => level,
-            At::Ground => self.uppers.len(),
-        };
-        let levels = self.uppers[..above].iter().map(|upper| UpperLevel(upper, records));
+        let above = self.above(at);
+        let levels = self.uppers[..above].iter().map(|upper| UpperLevel(upper, self.records.records()));
         descend(levels, &self.kernels, query, spread, scratch)?;
         scratch.entries.retain(|&entry| above > 0 && stands(entry));
         if scratch.entries.is_empty() {
             scratch.entries.push(start);
         }
+        Ok(())
+    }
+
+    /// Walks along the level from the entries; leaves the nearest places in the pool.
+    fn walk_along(&self, at: At, query: &CodeQuery, width: Width, scratch: &mut Scratch) -> Result<()> {
+        let records = self.records.records();
         match at {
             At::Upper(level) => beam(&UpperLevel(&self.uppers[level], records), &self.kernels, query, width, scratch),
             At::Ground => beam(&Ground(records), &self.kernels, query, width, scratch),
@@ -378,7 +391,33 @@ impl<'a> Graph<'a> {
 
     /// Walks from the top; leaves the nearest rows in the pool.
     pub(crate) fn walk(&self, query: &CodeQuery, width: Width, spread: usize, scratch: &mut Scratch) -> Result<()> {
-        self.find(At::Ground, query, (width, spread), &|_| true, 0, scratch)
+        self.enter(At::Ground, query, spread, &|_| true, 0, scratch)?;
+        self.walk_along(At::Ground, query, width, scratch)
+    }
+
+    /// Where on the tour of the level above a walk came down to this place.
+    fn region(&self, at: At, entry: u32) -> u32 {
+        let Some(above) = self.above(at).checked_sub(1) else { return 0 };
+        self.uppers[above].down.binary_search(&entry).map_or(0, |place| self.tours[above][place])
+    }
+
+    /// Lays a tour through a level: one after the other the places that are nearest to the same node of the level above, in the order
+    /// of the tour there.
+    fn tour(&mut self, level: usize) -> Result<()> {
+        let at = At::Upper(level);
+        let graph = &*self;
+        let enter = |(scratch, query): &mut (Scratch, CodeQuery), place| {
+            graph.query_of(graph.row_at(at, place), query);
+            graph.enter(at, query, 1, &|_| true, 0, scratch)?;
+            Ok((graph.region(at, scratch.entries[0]), place))
+        };
+        let places = (0..self.size(at) as u32).into_par_iter().with_min_len(8);
+        let mut order: Vec<(u32, u32)> = places.map_init(Default::default, enter).collect::<Result<_>>()?;
+        order.par_sort_unstable();
+        let mut tour = vec![0; order.len()];
+        (0..).zip(order).for_each(|(rank, (_, place))| tour[place as usize] = rank);
+        self.tours.push(tour);
+        Ok(())
     }
 
     /// Inserts the places that do not stand yet into a level, in batches.
@@ -428,19 +467,30 @@ impl<'a> Graph<'a> {
 
     fn insert_batch(&mut self, at: At, batch: &[u32], ef: usize, standing: &[bool], start: u32) -> Result<()> {
         let graph = &*self;
-        let width = Width { open: ef.min(NARROW).max(ef.div_ceil(2)), keep: ef };
-        let search = |work: &mut (Scratch, CodeQuery), &place: &u32| -> Result<Vec<u32>> {
-            let (scratch, query) = work;
+        let enter = |(scratch, query): &mut (Scratch, CodeQuery), &place: &u32| {
             graph.query_of(graph.row_at(at, place), query);
-            graph.find(at, query, (width, 1), &|p| standing[p as usize], start, scratch)?;
+            graph.enter(at, query, 1, &|p| standing[p as usize], start, scratch)?;
+            let entry = scratch.entries[0];
+            Ok((graph.region(at, entry), place, entry))
+        };
+        let mut tour: Vec<(u32, u32, u32)> =
+            batch.par_iter().with_min_len(8).map_init(Default::default, enter).collect::<Result<_>>()?;
+        // One neighbour after the other: much of what a walk needs is in the cache from the one before. The graph is the same.
+        tour.par_sort_unstable();
+        let width = Width { open: ef.min(NARROW).max(ef.div_ceil(2)), keep: ef };
+        let search = |(scratch, query): &mut (Scratch, CodeQuery), &(_, place, entry): &(u32, u32, u32)| {
+            graph.query_of(graph.row_at(at, place), query);
+            scratch.entries.clear();
+            scratch.entries.push(entry);
+            graph.walk_along(at, query, width, scratch)?;
             let mut links = Vec::with_capacity(graph.room(at));
             graph.select(at, place, scratch.pool.iter(), &mut links);
             Ok(links)
         };
         let forward: Vec<Vec<u32>> =
-            batch.par_iter().with_min_len(8).map_init(Default::default, search).collect::<Result<_>>()?;
+            tour.par_iter().with_min_len(8).map_init(Default::default, search).collect::<Result<_>>()?;
         let mut reverse: Vec<(u32, u32)> = Vec::new();
-        for (&place, links) in batch.iter().zip(&forward) {
+        for (&(_, place, _), links) in tour.iter().zip(&forward) {
             self.set_links(at, place, links);
             reverse.extend(links.iter().map(|&target| (target, place)));
         }
@@ -490,7 +540,7 @@ impl<'a> Graph<'a> {
         self.query_of(self.row_at(at, node), query);
         rows.clear();
         rows.extend(places.iter().map(|&place| self.row_at(at, place)));
-        rows.iter().for_each(|&row| prefetch(records.code(row)));
+        prefetch_first(&records, rows, 0);
         let mut scores = vec![0.0; rows.len()];
         self.kernels.scores(query, &records, rows, &mut scores);
         scored.clear();

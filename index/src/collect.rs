@@ -8,7 +8,7 @@ use crate::encoding::EncodedQuery;
 use crate::error::Result;
 use crate::format::UPPER_NODE;
 use crate::graph::{self, Level, Links, Scratch, Width};
-use crate::kernel::{Kernels, prefetch};
+use crate::kernel::{Kernels, prefetch, prefetch_first};
 use crate::metric::Metric;
 use crate::plan::Walk;
 use crate::segment::{Part, Segment, UpperNode};
@@ -232,7 +232,7 @@ fn scan_chunks(
     work.scores.resize(CHUNK, 0.0);
     if let Rows::Listed = among {
         for rows in work.listed.chunks(CHUNK) {
-            rows.iter().for_each(|&row| prefetch(records.code(row)));
+            prefetch_first(&records, rows, 0);
             rows.iter().try_for_each(|&row| segment.check_record(row))?;
             kernels.scores(&work.query.codes, &records, rows, &mut work.scores);
             each(rows, &work.scores, &mut work.best);

@@ -16,9 +16,9 @@ use crate::calibrate;
 use crate::config::{Config, Rows};
 use crate::encoding::Encoding;
 use crate::error::{Error, Result};
-use crate::format::{self, CALIBRATED_EF, Footer, KEY_ENTRY, LEVELS, Layout, UPPER_NODE, VERSION};
+use crate::format::{self, Footer, KEY_ENTRY, LEVELS, Layout, UPPER_NODE, VERSION};
 use crate::graft::Graft;
-use crate::kernel::Kernels;
+use crate::kernel::{CodeQuery, Kernels};
 use crate::plan::elsewhere;
 use crate::samples::Samples;
 use crate::sealed::{BUFFER, Sealer, Unsynced};
@@ -248,28 +248,58 @@ impl Composer<'_> {
         let name = format::segment_name(id);
         let path = self.storage.path(&name);
         let file = self.storage.create(&name).map_err(Error::io(&path, "create"))?;
+        let sealer = Sealer::new(file, path);
         // How far it is, for those who only ask whether to go on.
         let told = Cell::new((0, source.len().into()));
         let mut watch = |done, total| {
             told.set((done, total));
             watch(done, total)
         };
-        let make = |watch: Watch<'_>| self.make(source, &encoding, (links, centred), graft, watch);
-        let sealer = Sealer::new(file, path);
-        let (sealer, (graph, mut footer)) = self.rows_beside(sealer, source, &encoding, (&mut watch, &told), make)?;
-        let go_on = &mut || tell(&mut watch, told.get().0, told.get().1);
-        let (checksum, file) = self.write_rest(sealer, &graph, &mut footer, go_on)?;
+        let write = |stop: &_| self.write_rows(sealer, source, &encoding, stop);
+        let make = |watch: Watch<'_>| self.make(source, &encoding, links, graft, watch);
+        let (sealer, Made { graph, reach, bias, measuring }) = self.beside((&mut watch, &told), write, make)?;
+        let write = |stop: &_| write_graph(sealer, &graph, stop);
+        let (sealer, recall) = if links > 0 {
+            let go_on = |watch: Watch<'_>| tell(watch, told.get().0, told.get().1);
+            let measure = |watch: Watch<'_>| calibrate::measure(&graph, &measuring, &mut || go_on(watch));
+            self.beside((&mut watch, &told), write, measure)?
+        } else {
+            (write(&AtomicBool::new(false))?, Default::default())
+        };
+        let mut levels = [0; LEVELS];
+        levels.iter_mut().zip(&graph.uppers).for_each(|(level, upper)| *level = upper.rows.len() as u32);
+        let mut footer = Footer {
+            version: VERSION,
+            dim: self.config.dim,
+            metric: self.config.metric,
+            rows: self.config.rows,
+            links,
+            count: source.len(),
+            centred,
+            levels,
+            sums_checksum: 0,
+            reach,
+            bias_mean: bias.0,
+            bias_deviation: bias.1,
+            recall,
+            samples: if links > 0 { self.samples.1 } else { 0 },
+        };
+        let size = Layout::of(&footer).ok_or_else(|| Error::Invalid {
+            field: "number of vectors",
+            found: footer.count.to_string(),
+            expected: "what this machine can address",
+        })?;
+        debug_assert_eq!(sealer.position(), size.sums);
+        let (checksum, file) = sealer.finish(&mut footer)?;
         Ok((Segment::open(self.storage, id, footer.count, checksum, self.config)?, file))
     }
 
-    /// Writes the exact rows while `make` makes the rest: on a thread of their own, since those of rayon have other things to do than
-    /// to wait for a disk.
-    fn rows_beside<T>(
+    /// Writes while `make` makes something: on a thread of its own, since those of rayon have other things to do than to wait for a
+    /// disk. `told` is how far it is. Each is stopped where the other fails.
+    fn beside<T>(
         &self,
-        sealer: Sealer,
-        source: &dyn Source,
-        encoding: &Encoding,
         (watch, told): (Watch<'_>, &Cell<(u64, u64)>),
+        write: impl FnOnce(&AtomicBool) -> Result<Sealer> + Send,
         make: impl FnOnce(Watch<'_>) -> Result<T>,
     ) -> Result<(Sealer, T)> {
         let stop = &AtomicBool::new(false);
@@ -278,12 +308,12 @@ impl Composer<'_> {
         std::thread::scope(|scope| {
             let (send, receive) = channel();
             let write = move || {
-                let written = self.write_rows(sealer, source, encoding, stop);
+                let written = write(stop);
                 stop.fetch_or(written.is_err(), Ordering::Relaxed);
                 // Somebody waits.
                 let _ = send.send(written);
             };
-            let thread = std::thread::Builder::new().name("tintype-rows".into()).spawn_scoped(scope, write);
+            let thread = std::thread::Builder::new().name("tintype-write".into()).spawn_scoped(scope, write);
             thread.map_err(Error::io(self.storage.path(""), "start a thread in"))?;
             let made = make(&mut watch);
             stop.fetch_or(made.is_err(), Ordering::Relaxed);
@@ -300,54 +330,36 @@ impl Composer<'_> {
             };
             match (written, made) {
                 (Ok(sealer), Ok(made)) => Ok((sealer, made)),
-                // Each is stopped where the other fails.
                 (Err(error), Ok(_) | Err(Error::Cancelled)) | (_, Err(error)) => Err(error),
             }
         })
     }
 
-    /// Encodes every vector and makes the graph, if there is to be one, and what the footer says of both.
+    /// Encodes every vector and makes the graph, if there is to be one.
     fn make<'a>(
         &self,
         source: &dyn Source,
         encoding: &'a Encoding,
-        (links, centred): (usize, u32),
+        links: usize,
         graft: Option<Graft>,
         watch: Watch<'_>,
-    ) -> Result<(Graph<'a>, Footer)> {
+    ) -> Result<Made<'a>> {
         let (records, reach) = self.encode(source, encoding, links, watch)?;
         let mut graph = Graph::new(self.kernels, encoding, self.config.build_ef, records);
         let biases = (0..source.len()).map(|row| f64::from(graph.records.records().bias(row)));
         let mean = biases.clone().sum::<f64>() / f64::from(source.len());
         let deviation = (biases.map(|b| (b - mean).powi(2)).sum::<f64>() / f64::from(source.len())).sqrt();
-        let (bias_mean, bias_deviation) = (mean as f32, deviation as f32);
-        let mut recall = [[0.0; CALIBRATED_EF.len()]; 2];
+        let bias = (mean as f32, deviation as f32);
+        let mut measuring = Vec::new();
         if links > 0 {
-            let (shaping, mut measuring) = self.samples.0.encode(encoding);
-            measuring.retain(|query| elsewhere(query.offset - encoding.constant(), bias_mean, bias_deviation));
+            let (shaping, held_out) = self.samples.0.encode(encoding);
+            measuring = held_out;
+            measuring.retain(|query| elsewhere(query.offset - encoding.constant(), bias.0, bias.1));
             let total = graph.build(graft, &shaping, watch)?;
             // What follows a graph is told as the whole of it.
-            recall = calibrate::measure(&graph, &measuring, &mut || tell(watch, total, total))?;
+            tell(watch, total, total)?;
         }
-        let mut levels = [0; LEVELS];
-        levels.iter_mut().zip(&graph.uppers).for_each(|(level, upper)| *level = upper.rows.len() as u32);
-        let footer = Footer {
-            version: VERSION,
-            dim: self.config.dim,
-            metric: self.config.metric,
-            rows: self.config.rows,
-            links,
-            count: source.len(),
-            centred,
-            levels,
-            sums_checksum: 0,
-            reach,
-            bias_mean,
-            bias_deviation,
-            recall,
-            samples: if links > 0 { self.samples.1 } else { 0 },
-        };
-        Ok((graph, footer))
+        Ok(Made { graph, reach, bias, measuring })
     }
 
     /// Writes what needs nothing but the vectors: the centre and the exact rows.
@@ -384,34 +396,35 @@ impl Composer<'_> {
         sealer.begin_sync();
         Ok(sealer)
     }
+}
 
-    /// Writes what follows the exact rows. Returns the checksum of the footer, and the file.
-    fn write_rest(
-        &self,
-        mut sealer: Sealer,
-        graph: &Graph<'_>,
-        footer: &mut Footer,
-        go_on: &mut dyn FnMut() -> Result<()>,
-    ) -> Result<(u64, Unsynced)> {
-        let size = Layout::of(footer).ok_or_else(|| Error::Invalid {
-            field: "number of vectors",
-            found: footer.count.to_string(),
-            expected: "what this machine can address",
-        })?;
-        debug_assert_eq!(sealer.position(), size.records);
-        for records in graph.records.bytes().chunks(BUFFER) {
-            go_on()?;
-            sealer.write(records)?;
+/// What is made of the vectors of a segment.
+struct Made<'a> {
+    graph: Graph<'a>,
+    /// Largest distance from the centre.
+    reach: f32,
+    /// Mean and deviation of the biases.
+    bias: (f32, f32),
+    /// What the graph is to be measured with.
+    measuring: Vec<CodeQuery>,
+}
+
+/// Writes what follows the exact rows: codes and links, upper levels, keys.
+fn write_graph(mut sealer: Sealer, graph: &Graph<'_>, stop: &AtomicBool) -> Result<Sealer> {
+    for records in graph.records.bytes().chunks(BUFFER) {
+        if stop.load(Ordering::Relaxed) {
+            return Err(Error::Cancelled);
         }
-        for upper in &graph.uppers {
-            sealer.write(&upper_bytes(upper))?;
-        }
-        sealer.align()?;
-        sealer.write(&key_table(graph))?;
-        sealer.align()?;
-        debug_assert_eq!(sealer.position(), size.sums);
-        sealer.finish(footer)
+        sealer.write(records)?;
     }
+    for upper in &graph.uppers {
+        sealer.write(&upper_bytes(upper))?;
+    }
+    sealer.align()?;
+    sealer.write(&key_table(graph))?;
+    sealer.align()?;
+    sealer.begin_sync();
+    Ok(sealer)
 }
 
 fn upper_bytes(upper: &Upper) -> Vec<u8> {
@@ -427,7 +440,7 @@ fn upper_bytes(upper: &Upper) -> Vec<u8> {
 fn key_table(graph: &Graph<'_>) -> Vec<u8> {
     let records = graph.records.records();
     let mut keys: Vec<(Key, u32)> = (0..records.count).map(|row| (records.key(row), row)).collect();
-    keys.par_sort_unstable();
+    keys.sort_unstable();
     let mut bytes = Vec::with_capacity(keys.len() * KEY_ENTRY);
     for (key, row) in keys {
         bytes.extend(key.to_le_bytes());

@@ -13,8 +13,8 @@ use std::collections::BinaryHeap;
 
 use crate::error::Result;
 pub(crate) use crate::graph::pool::Pool;
-use crate::kernel::{CodeQuery, Kernels, prefetch};
-use crate::vectors::{MOST_LINKS, Records, Shape};
+use crate::kernel::{CodeQuery, Kernels, prefetch, prefetch_first};
+use crate::vectors::{MOST_LINKS, Records};
 
 /// Links of one place, as they are stored: some may point outside the level.
 pub(crate) type Links = [u32; MOST_LINKS];
@@ -144,15 +144,15 @@ impl Scratch {
             let entries = &self.entries[from..];
             let count = entries.len().min(MOST_LINKS);
             self.links.0[..count].copy_from_slice(&entries[..count]);
-            self.gather(level, count);
+            self.gather(level, count, start);
         }
         self.score_from(level, kernels, query, start)
     }
 
-    /// Of the first `count` places in `links`, appends those to `seen_places` that were not seen, and asks for their codes.
+    /// Of the first `count` places in `links`, appends those to `seen_places` that were not seen. What is scored with them stands there
+    /// from `step` on, and the codes with which that begins are asked for.
     #[inline(always)]
-    fn gather<L: Level>(&mut self, level: &L, count: usize) {
-        let records = level.records();
+    fn gather<L: Level>(&mut self, level: &L, count: usize, step: usize) {
         let start = self.seen_count;
         if self.seen_places.len() < start + MOST_LINKS {
             self.seen_places.resize(2 * (start + MOST_LINKS), 0);
@@ -171,7 +171,7 @@ impl Scratch {
         self.seen_count = start + new;
         self.rows.clear();
         let rows = level.rows(&self.seen_places[start..self.seen_count], &mut self.rows);
-        rows.iter().for_each(|&row| prefetch(&records.record(row)[..records.shape.code + Shape::ERROR]));
+        prefetch_first(&level.records(), rows, start - step);
     }
 
     /// Scores the places in `seen_places` from `start` on: `scores` are those of the places that are returned.
@@ -271,7 +271,7 @@ pub(crate) fn beam<L: Level>(
             if !expanded {
                 scratch.pool.expand(at);
                 let count = level.links(place, &mut scratch.links.0);
-                scratch.gather(level, count);
+                scratch.gather(level, count, start);
                 room -= 1;
             }
             at += 1;
@@ -339,7 +339,7 @@ pub(crate) fn beam_accepting<L: Level>(
                 break;
             }
             let count = level.links(place, &mut scratch.links.0);
-            scratch.gather(level, count);
+            scratch.gather(level, count, start);
             room -= 1;
         }
         if room == TOGETHER {

@@ -62,7 +62,8 @@ impl Graph<'_> {
             next += lost;
             let lost = next as u32;
             self.query_of(self.row_at(At::Ground, lost), &mut query);
-            self.find(At::Ground, &query, (width, 1), &|_| true, start, &mut scratch)?;
+            self.enter(At::Ground, &query, 1, &|_| true, start, &mut scratch)?;
+            self.walk_along(At::Ground, &query, width, &mut scratch)?;
             let near = || scratch.pool.iter().map(|p| p.1).filter(|&p| p != lost && paths.reaches(p));
             let all = || (0..count).filter(|&p| paths.reaches(p));
             let room = self.room(At::Ground);

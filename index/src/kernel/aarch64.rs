@@ -6,7 +6,7 @@
 use std::arch::aarch64::*;
 use std::arch::asm;
 
-use super::{CodeQuery, Kernels, Lanes, correct, half_at, portable};
+use super::{CodeQuery, Kernels, Lanes, correct, half_at, later, portable, prefetch_line};
 use crate::vectors::Shape;
 
 const NEON: Kernels = Kernels {
@@ -86,17 +86,20 @@ macro_rules! integer_kernels {
         /// As [`super::portable`]'s `scores`; the processor has the features.
         #[target_feature(enable = $feature)]
         unsafe fn $scores(query: &CodeQuery, records: &[u8], shape: Shape, rows: &[u32], out: &mut [f32]) {
-            for (&row, out) in rows.iter().zip(out) {
-                // SAFETY: the row lies inside `records`, and the query is as long as a code; so is every load below.
+            for (at, (&row, out)) in rows.iter().zip(out).enumerate() {
+                // SAFETY: the rows lie inside `records`, and the query is as long as a code; so is every load below.
                 unsafe {
                     let record = records.as_ptr().add(row as usize * shape.stride);
+                    let next = records.as_ptr().add(later(rows, at) as usize * shape.stride);
                     let mut sums = [vdupq_n_s32(0); 4];
                     for (at, line) in query.lines.iter().enumerate() {
+                        prefetch_line(next.add(64 * at));
                         for (quarter, sum) in sums.iter_mut().enumerate() {
                             let code = load_signed(record.add(64 * at + 16 * quarter));
                             *sum = $add_query(*sum, code, vld1q_s8(line.0.as_ptr().add(16 * quarter)));
                         }
                     }
+                    prefetch_line(next.add(shape.code));
                     *out = correct(query, record, shape, add_up(sums));
                 }
             }

@@ -5,7 +5,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{CodeQuery, Kernels, correct, portable};
+use super::{CodeQuery, Kernels, correct, later, portable, prefetch_line};
 use crate::vectors::Shape;
 
 pub(super) const KERNELS: Kernels = Kernels { name: "sse2", scores, pair, dot_f32, l2_f32, ..portable::KERNELS };
@@ -58,15 +58,20 @@ fn add_up(sums: [__m128i; 2]) -> i32 {
 /// # Safety
 /// As [`portable`]'s `scores`.
 unsafe fn scores(query: &CodeQuery, records: &[u8], shape: Shape, rows: &[u32], out: &mut [f32]) {
-    for (&row, out) in rows.iter().zip(out) {
-        // SAFETY: the row lies inside `records`, and the query is as long as a code; so is every load below.
+    for (at, (&row, out)) in rows.iter().zip(out).enumerate() {
+        // SAFETY: the rows lie inside `records`, and the query is as long as a code; so is every load below.
         unsafe {
             let record = records.as_ptr().add(row as usize * shape.stride);
+            let next = records.as_ptr().add(later(rows, at) as usize * shape.stride);
             let q = query.lines.as_ptr().cast::<i8>();
             let mut sums = [_mm_setzero_si128(); 2];
-            for at in (0..shape.code).step_by(16) {
-                add_products(&mut sums, load_code(record.add(at)), load_query(q.add(at)));
+            for line in (0..shape.code).step_by(64) {
+                prefetch_line(next.add(line));
+                for at in (line..line + 64).step_by(16) {
+                    add_products(&mut sums, load_code(record.add(at)), load_query(q.add(at)));
+                }
             }
+            prefetch_line(next.add(shape.code));
             *out = correct(query, record, shape, add_up(sums));
         }
     }

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{CodeQuery, Kernels, Lanes, Wide, correct, half_at};
+use super::{CodeQuery, Kernels, Lanes, Wide, correct, half_at, later, prefetch_line};
 use crate::vectors::Shape;
 
 const AVX2: Kernels = Kernels {
@@ -65,19 +65,22 @@ pub(super) unsafe fn wide_avx512<W: Wide>(work: W) -> W::Output {
 /// As [`super::portable`]'s `scores`; the processor has AVX2.
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn scores_avx2(query: &CodeQuery, records: &[u8], shape: Shape, rows: &[u32], out: &mut [f32]) {
-    for (&row, out) in rows.iter().zip(out) {
-        // SAFETY: the row lies inside `records`, and the query is as long as a code; so is every load below.
+    for (at, (&row, out)) in rows.iter().zip(out).enumerate() {
+        // SAFETY: the rows lie inside `records`, and the query is as long as a code; so is every load below.
         unsafe {
             let record = records.as_ptr().add(row as usize * shape.stride);
+            let next = records.as_ptr().add(later(rows, at) as usize * shape.stride);
             let q = query.lines.as_ptr().cast::<i8>();
             let mut sums = [_mm256_setzero_si256(); 2];
             for at in (0..shape.code).step_by(64) {
+                prefetch_line(next.add(at));
                 for (half, sum) in sums.iter_mut().enumerate() {
                     let c = load_signed(record.add(at + 32 * half));
                     let q = _mm256_load_si256(q.add(at + 32 * half).cast());
                     *sum = _mm256_add_epi32(*sum, multiply_signed(c, q));
                 }
             }
+            prefetch_line(next.add(shape.code));
             *out = correct(query, record, shape, reduce_avx2(_mm256_add_epi32(sums[0], sums[1])));
         }
     }
@@ -198,14 +201,18 @@ exact_avx2!(l2_f16_avx2, 2, load_half, square_step, |q: f32, row, i| (q - half_a
 /// As [`super::portable`]'s `scores`; the processor has AVX-512 F, BW and VNNI.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 unsafe fn scores_avx512(query: &CodeQuery, records: &[u8], shape: Shape, rows: &[u32], out: &mut [f32]) {
-    for (&row, out) in rows.iter().zip(out) {
-        // SAFETY: the row lies inside `records`, and the query is as long as a code; so is every load below.
+    for (at, (&row, out)) in rows.iter().zip(out).enumerate() {
+        // SAFETY: the rows lie inside `records`, and the query is as long as a code; so is every load below.
         unsafe {
             let record = records.as_ptr().add(row as usize * shape.stride);
+            let mut next = records.as_ptr().add(later(rows, at) as usize * shape.stride);
             let mut sums = [_mm512_setzero_si512(); 2];
             let mut lines = query.lines.chunks_exact(2);
             let mut at = record;
             for two in lines.by_ref() {
+                prefetch_line(next);
+                prefetch_line(next.add(64));
+                next = next.add(128);
                 // Two chains: `vpdpbusd` takes four cycles, and one starts every cycle.
                 sums[0] =
                     _mm512_dpbusd_epi32(sums[0], _mm512_loadu_si512(at.cast()), _mm512_load_si512(two.as_ptr().cast()));
@@ -216,7 +223,10 @@ unsafe fn scores_avx512(query: &CodeQuery, records: &[u8], shape: Shape, rows: &
                 );
                 at = at.add(128);
             }
+            // What is left of the code, and the terms.
+            prefetch_line(next);
             for line in lines.remainder() {
+                prefetch_line(next.add(64));
                 sums[0] = _mm512_dpbusd_epi32(
                     sums[0],
                     _mm512_loadu_si512(at.cast()),
