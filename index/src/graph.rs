@@ -2,7 +2,7 @@
 //!
 //! The beam is one list sorted by score with a mark on what was expanded, not the two heaps of the paper: lists of a few hundred
 //! entries are shifted faster than heaps are sifted, and the next node to expand is known early enough to fetch its links. All
-//! unseen neighbours of a node are found in one pass without a branch per link, prefetched and then scored in one call.
+//! unseen neighbours of a node are found in one pass without a branch per link, and then scored in one call that fetches ahead.
 //!
 //! Nothing here trusts the bytes: a [`Level`] hands out only places inside itself, and a node is entered at most once.
 
