@@ -192,7 +192,7 @@ fn prefetch_line(at: *const u8) {
 }
 
 /// Records that are fetched ahead of the one that is scored. Few, so that memory and arithmetic are busy at the same time: when all of
-/// a step were asked for at once the processor did nothing else until most had come, which took a fifth to a quarter longer on a
+/// a step were asked for at once the processor did nothing else until most had come, which took a quarter to a third longer on a
 /// Zen 3, where four to eight are equally good.
 const AHEAD: usize = 6;
 

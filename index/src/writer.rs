@@ -221,7 +221,7 @@ impl Writer {
 
     /// As [`Writer::commit`] without a background, whether there is one or not: when it returns, what was due is merged. It tells
     /// `watch` how many vectors of a graph are in and how many there will be. If that breaks, the commit stands, without the graph.
-    /// It is asked with none in while vectors are encoded before that, and with all in while recall is measured and rows are written.
+    /// It is asked with none in while vectors are encoded before that, and with all in while recall is measured and what is left is written.
     ///
     /// # Errors
     /// As [`Writer::commit`], and [`Error::Cancelled`].
