@@ -17,8 +17,8 @@ use crate::encoding::Encoding;
 use crate::error::{Error, Result};
 use crate::format::{LEVELS, UPPER_LINKS};
 use crate::graft::{Graft, Scion};
-use crate::graph::{self, Ground, Level, Links, Scratch, Width, beam, descend};
-use crate::kernel::{CodeQuery, Kernels, Line, prefetch_first};
+use crate::graph::{self, Ground, Level, Links, Scratch, Width, beam, descend, settle};
+use crate::kernel::{CodeQuery, Kernels, Line, prefetch_codes};
 use crate::vectors::{NONE, RecordBuffer, Records, write_links, write_twin};
 
 /// One of this many nodes of a level stands in the next one too.
@@ -104,6 +104,14 @@ pub(crate) struct Graph<'a> {
     pub(crate) uppers: Vec<Upper>,
     /// For each of them, where its places stand on a tour that leads from neighbour to neighbour, roughly.
     tours: Vec<Vec<u32>>,
+}
+
+/// A place with its code in one piece, as it is compared with many.
+struct Member {
+    place: u32,
+    code: Vec<u8>,
+    scale: f32,
+    bias: f32,
 }
 
 /// Which level is being built: an upper one, or the ground.
@@ -246,18 +254,26 @@ impl<'a> Graph<'a> {
     /// other's links and cut themselves off from the rest.
     fn join_twins(&mut self) -> Vec<u32> {
         let records = self.records.records();
-        let hash = |row| xxhash_rust::xxh3::xxh3_64_with_seed(records.code(row), records.scale(row).to_bits().into());
-        let mut order: Vec<(u64, u32)> = (0..records.count).into_par_iter().map(|row| (hash(row), row)).collect();
+        let hash = |code: &mut Vec<u8>, row| {
+            records.code(row, code);
+            (xxhash_rust::xxh3::xxh3_64_with_seed(code, records.scale(row).to_bits().into()), row)
+        };
+        let rows = (0..records.count).into_par_iter().with_min_len(64);
+        let mut order: Vec<(u64, u32)> = rows.map_init(Vec::new, hash).collect();
         order.par_sort_unstable();
         let mut twins = Vec::new();
         for run in order.chunk_by(|a, b| a.0 == b.0).filter(|run| run.len() > 1) {
             let mut rest: Vec<u32> = run.iter().map(|r| r.1).collect();
             while let Some(&first) = rest.first() {
-                let same =
-                    |&row: &u32| records.code(row) == records.code(first) && records.scale(row) == records.scale(first);
-                let (chain, other): (Vec<u32>, Vec<u32>) = rest.iter().partition(|row| same(row));
+                let (mut code, mut other) = (Vec::new(), Vec::new());
+                records.code(first, &mut code);
+                let mut same = |&row: &u32| {
+                    records.code(row, &mut other);
+                    other == code && records.scale(row) == records.scale(first)
+                };
+                let (chain, different): (Vec<u32>, Vec<u32>) = rest.iter().partition(|row| same(row));
                 twins.extend(chain.windows(2).map(|pair| (pair[0], pair[1])));
-                rest = other;
+                rest = different;
             }
         }
         let mut hangs = vec![false; records.count as usize];
@@ -272,11 +288,13 @@ impl<'a> Graph<'a> {
     /// The code of a row as a query.
     pub(crate) fn query_of(&self, row: u32, query: &mut CodeQuery) {
         let records = self.records.records();
+        let mut code = Vec::new();
+        records.code(row, &mut code);
         query.offset = self.encoding.constant() + records.bias(row);
         query.scale = self.encoding.factor() * records.scale(row);
         query.lines.clear();
         query.sum = 0;
-        for codes in records.code(row).chunks_exact(64) {
+        for codes in code.chunks_exact(64) {
             let mut line = Line([0; 64]);
             for (to, &code) in line.0.iter_mut().zip(codes) {
                 *to = (code ^ 0x80) as i8;
@@ -287,13 +305,16 @@ impl<'a> Graph<'a> {
     }
 
     /// Score of two rows.
-    fn pair(&self, a: u32, b: u32) -> f32 {
-        let records = self.records.records();
-        let product = self.kernels.pair(records.code(a), records.code(b));
-        self.encoding.constant()
-            + records.bias(a)
-            + records.bias(b)
-            + self.encoding.factor() * records.scale(a) * records.scale(b) * product as f32
+    fn pair(&self, a: &Member, b: &Member) -> f32 {
+        let product = self.kernels.pair(&a.code, &b.code);
+        self.encoding.constant() + a.bias + b.bias + self.encoding.factor() * a.scale * b.scale * product as f32
+    }
+
+    /// A place of a level, for comparison with others.
+    fn member(&self, at: At, place: u32, mut code: Vec<u8>) -> Member {
+        let (records, row) = (self.records.records(), self.row_at(at, place));
+        records.code(row, &mut code);
+        Member { place, code, scale: records.scale(row), bias: records.bias(row) }
     }
 
     fn row_at(&self, at: At, place: u32) -> u32 {
@@ -341,6 +362,8 @@ impl<'a> Graph<'a> {
 
     /// As [`Graph::select`], beside the links that are kept already.
     fn select_more(&self, at: At, node: u32, candidates: impl Iterator<Item = (f32, u32)>, into: &mut Vec<u32>) {
+        let mut kept: Vec<Member> = into.iter().map(|&place| self.member(at, place, Vec::new())).collect();
+        let mut code = Vec::new();
         for (score, place) in candidates {
             if into.len() >= self.room(at) {
                 break;
@@ -348,14 +371,18 @@ impl<'a> Graph<'a> {
             if place == node {
                 continue;
             }
-            let row = self.row_at(at, place);
             let most = self.encoding.distance(score).map_or(score, |d| 1.0 - d / SLACK);
-            let hidden = |&kept: &u32| {
-                let pair = self.pair(row, self.row_at(at, kept));
-                kept == place || self.encoding.distance(pair).map_or(pair, |d| 1.0 - d) > most
+            let candidate = self.member(at, place, code);
+            let hidden = |kept: &Member| {
+                let pair = self.pair(&candidate, kept);
+                kept.place == place || self.encoding.distance(pair).map_or(pair, |d| 1.0 - d) > most
             };
-            if !into.iter().any(hidden) {
+            if kept.iter().any(hidden) {
+                code = candidate.code;
+            } else {
                 into.push(place);
+                kept.push(candidate);
+                code = Vec::new();
             }
         }
     }
@@ -384,9 +411,15 @@ impl<'a> Graph<'a> {
     fn walk_along(&self, at: At, query: &CodeQuery, width: Width, scratch: &mut Scratch) -> Result<()> {
         let records = self.records.records();
         match at {
-            At::Upper(level) => beam(&UpperLevel(&self.uppers[level], records), &self.kernels, query, width, scratch),
-            At::Ground => beam(&Ground(records), &self.kernels, query, width, scratch),
+            At::Upper(level) => self.walk_level(&UpperLevel(&self.uppers[level], records), query, width, scratch),
+            At::Ground => self.walk_level(&Ground(records), query, width, scratch),
         }
+    }
+
+    fn walk_level<L: Level>(&self, level: &L, query: &CodeQuery, width: Width, scratch: &mut Scratch) -> Result<()> {
+        beam(level, &self.kernels, query, width, scratch)?;
+        settle(level, &self.kernels, query, scratch);
+        Ok(())
     }
 
     /// Walks from the top; leaves the nearest rows in the pool.
@@ -540,7 +573,7 @@ impl<'a> Graph<'a> {
         self.query_of(self.row_at(at, node), query);
         rows.clear();
         rows.extend(places.iter().map(|&place| self.row_at(at, place)));
-        prefetch_first(&records, rows, 0);
+        prefetch_codes(&records, rows);
         let mut scores = vec![0.0; rows.len()];
         self.kernels.scores(query, &records, rows, &mut scores);
         scored.clear();

@@ -93,7 +93,9 @@ pub(crate) fn measure(
 /// Makes a query of a row and of noise, whose length is `noise` times that of the row.
 fn mix(graph: &Graph<'_>, row: u32, noise: f32) -> CodeQuery {
     let records = graph.records.records();
-    let mut sum: Vec<f32> = records.code(row).iter().map(|&c| f32::from(c) - 128.0).collect();
+    let mut code = Vec::new();
+    records.code(row, &mut code);
+    let mut sum: Vec<f32> = code.iter().map(|&c| f32::from(c) - 128.0).collect();
     let own = sum.iter().map(|x| x * x).sum::<f32>().sqrt().max(1.0);
     let length = records.scale(row) * own;
     sum.iter_mut().for_each(|x| *x /= own);

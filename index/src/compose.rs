@@ -14,7 +14,7 @@ use crate::Key;
 use crate::build::{Graph, Upper, Watch, tell};
 use crate::calibrate;
 use crate::config::{Config, Rows};
-use crate::encoding::Encoding;
+use crate::encoding::{Encode, Encoder, Encoding};
 use crate::error::{Error, Result};
 use crate::format::{self, Footer, KEY_ENTRY, LEVELS, Layout, UPPER_NODE, VERSION};
 use crate::graft::Graft;
@@ -209,11 +209,11 @@ impl Composer<'_> {
                 .par_chunks_exact_mut(shape.stride)
                 .enumerate()
                 .with_min_len(64)
-                .map_init(Default::default, |(vector, residual): &mut (Vec<f32>, Vec<f32>), (at, record)| {
+                .map_init(Default::default, |(vector, encoder): &mut (Vec<f32>, Encoder), (at, record)| {
                     let at = (block * ENCODED + at) as u32;
                     source.vector(at, vector)?;
-                    let code = encoding.encode(vector, record, residual);
-                    write_record(record, shape, source.key(at)?, code.scale, code.bias, code.error);
+                    self.kernels.wide(Encode(encoding, vector, encoder));
+                    write_record(record, shape, source.key(at)?, &encoder.code);
                     let reach = vector.iter().zip(encoding.centre()).map(|(x, c)| (x - c) * (x - c)).sum::<f32>();
                     Ok(reach.sqrt())
                 })

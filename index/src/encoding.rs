@@ -1,14 +1,20 @@
 //! How a vector becomes an int8 code, and a query one that can be compared with it.
 //!
-//! A vector is its distance from the centre of the data, one byte per number with a scale of its own. Centring matters: real
+//! A vector is its distance from the centre of the data, rotated, one byte per number with a scale of its own. Centring matters: real
 //! embeddings share a large mean, which would eat most of the range (of the true top 10, 97 % stand in the top 10 by centred
-//! code, 85 % without centring; 100 % in the top 30). What the code leaves out is known: its length is kept with the code, so
-//! that an exhaustive search by codes can prove that it missed nothing.
+//! code, 85 % without centring). So does the rotation, and so does a scale with which the product of a vector with its own code is what it
+//! is with itself (after RaBitQ, Gao & Long 2024): with the one that comes nearest to the vector, near neighbours seem farther than they
+//! are. Of the ten images nearest to an image among 99,000, 99.5 % stand in the top 10 by whole codes. By their high halves alone
+//! 94 % do, and all but three of 10,000 stand in the top 20; with neither rotation nor scale these were 75 and 93 %, with the
+//! rotation alone 87 and 98 %. What the code leaves out is known: its length is kept with the code, so that an exhaustive search by codes
+//! can prove that it missed nothing.
 
 use crate::error::Result;
 use crate::kernel::{CodeQuery, Line, Wide};
 use crate::lanes::{self, dot, length};
 use crate::metric::Metric;
+use crate::rotation::rotate;
+use crate::vectors::{Code, HIGH_MIDDLE, LENT, Terms, padded};
 
 /// The centre of a set of vectors and the rule that goes with the metric.
 #[derive(Clone, Debug)]
@@ -18,14 +24,6 @@ pub(crate) struct Encoding {
     centre: Vec<f32>,
     /// Squared length of the centre, for products.
     constant: f32,
-}
-
-/// A code with its correction terms, as they go into a record.
-pub(crate) struct Code {
-    pub(crate) scale: f32,
-    pub(crate) bias: f32,
-    /// Length of what the code leaves out.
-    pub(crate) error: f32,
 }
 
 /// A query in code form, with what is needed to bound the error of its scores.
@@ -42,6 +40,27 @@ pub(crate) struct EncodedQuery {
     pub(crate) fine_error: f32,
     /// What the code leaves out.
     residual: Vec<f32>,
+    scratch: Vec<f32>,
+}
+
+/// What is needed to encode many vectors without an allocation for each.
+#[derive(Debug, Default)]
+pub(crate) struct Encoder {
+    pub(crate) code: Code,
+    residual: Vec<f32>,
+    scratch: Vec<f32>,
+}
+
+/// A vector into code, with the instructions at hand.
+pub(crate) struct Encode<'a>(pub(crate) &'a Encoding, pub(crate) &'a [f32], pub(crate) &'a mut Encoder);
+
+impl Wide for Encode<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        self.0.encode(self.1, self.2);
+    }
 }
 
 /// A vector or query at the door, with the instructions at hand.
@@ -86,6 +105,13 @@ fn code_of(x: f32) -> (f32, i8) {
     (shifted - SHIFT, shifted.to_bits() as i8)
 }
 
+/// The scale with which the values of a code give the product of a vector with itself as it is.
+#[inline(always)]
+fn unbiased(vector: &[f32], values: &[f32]) -> f32 {
+    let (square, along) = (dot(vector, vector), dot(vector, values));
+    if along > 0.0 { square / along } else { 1.0 }
+}
+
 impl Encoding {
     pub(crate) fn new(metric: Metric, centre: Vec<f32>) -> Encoding {
         let constant = if metric == Metric::L2 { 0.0 } else { centre.iter().map(|x| x * x).sum() };
@@ -125,37 +151,52 @@ impl Encoding {
         }
     }
 
+    /// The distance from the centre, rotated; a step of the code with which none of its numbers is cut off, and the part of a score
+    /// that belongs to this side.
     #[inline(always)]
-    fn residual(&self, vector: &[f32], residual: &mut Vec<f32>) -> f32 {
+    fn residual(&self, vector: &[f32], residual: &mut Vec<f32>, scratch: &mut Vec<f32>) -> (f32, f32) {
         residual.clear();
         residual.extend(vector.iter().zip(&self.centre).map(|(x, c)| x - c));
+        let side = self.side(residual);
+        residual.resize(padded(vector.len()), 0.0);
+        rotate(residual, scratch);
         let largest = lanes::largest(residual);
         // A scale that is not a normal number would make the inverse infinite.
-        if largest < 1e-30 { 0.0 } else { largest / 127.0 }
+        (if largest < 1e-30 { 0.0 } else { largest / 127.0 }, side)
     }
 
-    /// Encodes a vector into the front of `record`; `residual` is scratch.
+    /// Encodes a vector.
     #[inline(always)]
-    pub(crate) fn encode(&self, vector: &[f32], record: &mut [u8], residual: &mut Vec<f32>) -> Code {
-        let scale = self.residual(vector, residual);
-        let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
-        let bias = self.side(residual);
-        let room = record.len().min(residual.len().next_multiple_of(64));
-        record[..room].fill(128);
-        for (byte, r) in record.iter_mut().zip(residual.iter_mut()) {
-            let (code, whole) = code_of(*r * inverse);
-            *byte = whole as u8 ^ 0x80;
-            *r -= code * scale;
+    pub(crate) fn encode(&self, vector: &[f32], encoder: &mut Encoder) {
+        let Encoder { code, residual, scratch } = encoder;
+        let (step, bias) = self.residual(vector, residual, scratch);
+        let inverse = if step == 0.0 { 0.0 } else { 1.0 / step };
+        // In steps, so that no square is too large or too small for a float.
+        residual.iter_mut().for_each(|r| *r *= inverse);
+        code.bytes.clear();
+        code.bytes.extend(residual.iter().map(|&r| code_of(r).1 as u8 ^ 0x80));
+        scratch.clear();
+        scratch.extend(code.bytes.iter().map(|byte| f32::from(byte & 0xf0) - HIGH_MIDDLE));
+        // The terms take the place of bits of the code, and depend on what it is worth then; a second look is near enough.
+        let terms = Terms { scale: unbiased(residual, scratch) * step, bias }.bits();
+        for ((at, value), byte) in scratch.iter_mut().enumerate().take(LENT).zip(&code.bytes) {
+            *value += 16.0 * ((terms >> at & 1) as f32 - f32::from(byte >> 4 & 1));
         }
-        Code { scale, bias, error: length(residual) }
+        let rough = Terms { scale: unbiased(residual, scratch) * step, bias };
+        scratch.clear();
+        scratch.extend(code.bytes.iter().map(|&byte| f32::from(byte) - 128.0));
+        let scale = unbiased(residual, scratch);
+        residual.iter_mut().zip(&*scratch).for_each(|(r, value)| *r -= value * scale);
+        let error = length(residual) * step;
+        *code = Code { bytes: std::mem::take(&mut code.bytes), scale: scale * step, bias, error, rough };
     }
 
     /// Encodes a query.
     #[inline(always)]
     pub(crate) fn query(&self, vector: &[f32], query: &mut EncodedQuery) {
         let mut residual = std::mem::take(&mut query.residual);
-        let scale = self.residual(vector, &mut residual);
-        query.codes.offset = self.constant + self.side(&residual);
+        let (scale, side) = self.residual(vector, &mut residual, &mut query.scratch);
+        query.codes.offset = self.constant + side;
         query.codes.scale = self.factor() * scale;
         query.length = length(&residual);
         encode_lines(&mut residual, scale, &mut query.codes);
@@ -182,6 +223,49 @@ mod tests {
     use crate::kernel::Kernels;
     use crate::vectors::{Records, Shape, write_record};
 
+    /// How far rough scores of vectors with one large number are off, the product of the lengths being 1: root mean square, and the mean
+    /// where a vector is scored against itself.
+    fn rough_error(dim: usize) -> (f32, f32) {
+        let mut state = 9u64;
+        let mut vector = || {
+            let mut random = || {
+                state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                (state >> 40) as f32 / (1u64 << 24) as f32 - 0.5
+            };
+            let mut vector: Vec<f32> = (0..dim).map(|_| random() + random() + random()).collect();
+            vector[3] *= 10.0;
+            vector
+        };
+        let (shape, count) = (Shape::new(dim, 4), 200);
+        let (mut bytes, vectors) = (vec![0; shape.stride * count], (0..count).map(|_| vector()).collect::<Vec<_>>());
+        let encoding = Encoding::new(Metric::Dot, vec![0.0; dim]);
+        let mut encoder = Encoder::default();
+        for (key, (record, vector)) in (0..).zip(bytes.chunks_exact_mut(shape.stride).zip(&vectors)) {
+            encoding.encode(vector, &mut encoder);
+            write_record(record, shape, key, &encoder.code);
+        }
+        let records = Records::new(&bytes, shape, count as u32).unwrap();
+        let (mut query, mut found) = (EncodedQuery::default(), [0.0]);
+        let mut error = |a: usize, b: usize| {
+            encoding.query(&vectors[a], &mut query);
+            Kernels::detect().rough(&query.codes, &records, &[b as u32], &mut found);
+            (found[0] - dot(&vectors[a], &vectors[b])) / (length(&vectors[a]) * length(&vectors[b]))
+        };
+        let squares: f32 = (1..count).map(|b| error(0, b).powi(2)).sum();
+        let own: f32 = (0..count).map(|at| error(at, at)).sum();
+        ((squares / (count - 1) as f32).sqrt(), own / count as f32)
+    }
+
+    #[test]
+    fn high_halves_are_near_whatever_the_size_of_numbers_and_not_biased() {
+        for dim in [200, 256, 300, 512, 768, 1000] {
+            let (error, own) = rough_error(dim);
+            // Sixteen steps over 6.4 standard deviations, and a quarter for the bits that were lent.
+            let most = 1.25 * 6.4 / 16.0 / 12f32.sqrt() / (dim as f32).sqrt();
+            assert!(error < 1.25 * most && own.abs() < 0.002, "{dim}: {error} of {most}, {own}");
+        }
+    }
+
     proptest! {
         #[test]
         fn scores_of_codes_stay_inside_the_stated_error(
@@ -192,8 +276,10 @@ mod tests {
             let encoding = Encoding::new(metric, centre.clone());
             let shape = Shape::new(37, 4);
             let mut record = vec![0u8; shape.stride];
-            let code = encoding.encode(vector, &mut record, &mut Vec::new());
-            write_record(&mut record, shape, 1, code.scale, code.bias, code.error);
+            let mut encoder = Encoder::default();
+            encoding.encode(vector, &mut encoder);
+            let code = &encoder.code;
+            write_record(&mut record, shape, 1, code);
             let mut encoded = EncodedQuery::default();
             encoding.query(query, &mut encoded);
             encoding.refine(&mut encoded);

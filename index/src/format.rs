@@ -3,16 +3,21 @@
 //! All numbers are little-endian. The places of a segment's sections follow from its counts, so no offset is stored that could
 //! disagree with them.
 
+mod old;
+
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::config::{Config, Rows};
+pub(crate) use crate::format::old::{OldRecord, OldShape};
 use crate::metric::Metric;
 use crate::vectors::{MOST_LINKS, Shape};
 
 /// Version of every structure that is written. Older ones are read as well.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 /// From this version on the exact rows of a segment come before what is made of them.
 const ROWS_FIRST: u32 = 2;
+/// From this version on codes are rotated and lie in two planes.
+const PLANES: u32 = 3;
 pub(crate) const MANIFEST: &str = "MANIFEST";
 pub(crate) const MANIFEST_NEW: &str = "MANIFEST.new";
 pub(crate) const MANIFEST_MAGIC: [u8; 8] = *b"TTMANIF\x01";
@@ -364,6 +369,11 @@ impl Footer {
     pub(crate) fn shape(&self) -> Shape {
         Shape::new(self.dim, self.links)
     }
+
+    /// Whether the records are those of an older version.
+    pub(crate) fn is_old(&self) -> bool {
+        self.version < PLANES
+    }
 }
 
 /// Where the sections of a segment lie.
@@ -390,7 +400,8 @@ impl Layout {
         let rows_first = footer.version >= ROWS_FIRST;
         let first = after(0, footer.dim, 4)?;
         let records = if rows_first { after(first, count, row)? } else { first };
-        let upper = after(records, count, footer.shape().stride)?;
+        let stride = if footer.is_old() { OldShape::new(footer).stride } else { footer.shape().stride };
+        let upper = after(records, count, stride)?;
         let keys = after(upper, nodes, UPPER_NODE)?;
         let last = after(keys, count, KEY_ENTRY)?;
         let (rows, sums) = if rows_first { (first, last) } else { (last, after(last, count, row)?) };

@@ -4,6 +4,9 @@
 //! entries are shifted faster than heaps are sifted, and the next node to expand is known early enough to fetch its links. All
 //! unseen neighbours of a node are found in one pass without a branch per link, and then scored in one call that fetches ahead.
 //!
+//! Walks go by rough scores, from the front half of each code: half the memory per place, and for the way they are as good. What was
+//! found is put into the order of whole codes at the end ([`settle`]).
+//!
 //! Nothing here trusts the bytes: a [`Level`] hands out only places inside itself, and a node is entered at most once.
 
 mod pool;
@@ -13,7 +16,7 @@ use std::collections::BinaryHeap;
 
 use crate::error::Result;
 pub(crate) use crate::graph::pool::Pool;
-use crate::kernel::{CodeQuery, Kernels, prefetch, prefetch_first};
+use crate::kernel::{CodeQuery, Kernels, prefetch_codes, prefetch_fronts, prefetch_links};
 use crate::vectors::{MOST_LINKS, Records};
 
 /// Links of one place, as they are stored: some may point outside the level.
@@ -64,7 +67,7 @@ impl Level for Ground<'_> {
 
     #[inline(always)]
     fn prefetch_links(&self, place: u32) {
-        prefetch(&self.0.record(place)[self.0.shape.code..]);
+        prefetch_links(&self.0, place);
     }
 }
 
@@ -171,7 +174,7 @@ impl Scratch {
         self.seen_count = start + new;
         self.rows.clear();
         let rows = level.rows(&self.seen_places[start..self.seen_count], &mut self.rows);
-        prefetch_first(&level.records(), rows, start - step);
+        prefetch_fronts(&level.records(), rows, start - step);
     }
 
     /// Scores the places in `seen_places` from `start` on: `scores` are those of the places that are returned.
@@ -190,7 +193,7 @@ impl Scratch {
         if self.scores.len() < places.len() {
             self.scores.resize(places.len() + MOST_LINKS, 0.0);
         }
-        kernels.scores(query, &level.records(), rows, &mut self.scores);
+        kernels.rough(query, &level.records(), rows, &mut self.scores);
         self.distances += places.len();
         Ok((places, &self.scores[..places.len()], &mut self.pool))
     }
@@ -282,6 +285,26 @@ pub(crate) fn beam<L: Level>(
         next.take(FETCHED).for_each(|(place, _)| level.prefetch_links(place));
     }
     Ok(())
+}
+
+/// Puts the places that a walk found into the order of their whole codes. Their records were checked when they were met.
+pub(crate) fn settle<L: Level>(level: &L, kernels: &Kernels, query: &CodeQuery, scratch: &mut Scratch) {
+    let records = level.records();
+    if !records.shape.rough() {
+        return;
+    }
+    let Scratch { seen_places: places, seen_count, pool, rows, scores, .. } = scratch;
+    // The list of what was seen is what a walk is cleared by, so this goes behind it.
+    let start = *seen_count;
+    let end = start + pool.iter().count();
+    places.resize(places.len().max(end), 0);
+    places[start..end].iter_mut().zip(pool.iter()).for_each(|(to, (_, place))| *to = place);
+    rows.clear();
+    let rows = level.rows(&places[start..end], rows);
+    prefetch_codes(&records, rows);
+    scores.resize(scores.len().max(rows.len()), 0.0);
+    kernels.scores(query, &records, rows, scores);
+    pool.settle(scores);
 }
 
 /// A frontier entry, ordered by score.

@@ -20,6 +20,7 @@ mod merging;
 mod metric;
 mod plan;
 mod reader;
+mod rotation;
 mod samples;
 mod sealed;
 mod search;

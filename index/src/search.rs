@@ -91,9 +91,9 @@ const RESCORED: usize = 30;
 const RESCORED_PER_K: usize = 3;
 
 /// A query into code.
-struct Encode<'a>(&'a Encoding, &'a [f32], &'a mut EncodedQuery);
+struct EncodeQuery<'a>(&'a Encoding, &'a [f32], &'a mut EncodedQuery);
 
-impl Wide for Encode<'_> {
+impl Wide for EncodeQuery<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -144,7 +144,7 @@ impl Request<'_> {
                 continue;
             }
             if part.segment.encoding.centre() != centre {
-                kernels.wide(Encode(&part.segment.encoding, query, &mut work.query));
+                kernels.wide(EncodeQuery(&part.segment.encoding, query, &mut work.query));
                 centre = part.segment.encoding.centre();
             }
             let mut rows = Rows::All;

@@ -4,14 +4,19 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rayon::prelude::*;
+
 use crate::Key;
 use crate::config::Config;
-use crate::encoding::Encoding;
+use crate::encoding::{Encode, Encoder, Encoding};
 use crate::error::{Error, Result};
-use crate::format::{self, FOOTER, Footer, KEY_ENTRY, LEVELS, Layout, Refusal, SegmentEntry, UPPER_NODE, VERSION};
+use crate::format::{
+    self, FOOTER, Footer, KEY_ENTRY, LEVELS, Layout, OldRecord, OldShape, Refusal, SegmentEntry, UPPER_NODE, VERSION,
+};
+use crate::kernel::Kernels;
 use crate::sealed::Sealed;
 use crate::storage::Storage;
-use crate::vectors::{NONE, Records};
+use crate::vectors::{NONE, RecordBuffer, Records, write_links, write_record, write_twin};
 
 /// Bytes of an exact row that are fetched ahead.
 const AHEAD: usize = 2048;
@@ -28,6 +33,8 @@ pub(crate) struct Segment {
     file: Sealed,
     /// Whether all nodes above level 0 were compared with their checksums.
     uppers_sound: AtomicBool,
+    /// The records, where those of the file are of an older version.
+    converted: Option<RecordBuffer>,
 }
 
 /// A refusal, with the file it is about.
@@ -58,9 +65,35 @@ impl Segment {
         let centre = centre.chunks_exact(4).map(|x| f32::from_le_bytes(x.try_into().expect("four bytes"))).collect();
         let encoding = Encoding::new(footer.metric, centre);
         let uppers_sound = AtomicBool::new(false);
-        let mut segment = Segment { id, footer, checksum, encoding, span: (0, Key::MAX), layout, file, uppers_sound };
+        let (span, converted) = ((0, Key::MAX), None);
+        let mut segment = Segment { id, footer, checksum, encoding, span, layout, file, uppers_sound, converted };
         segment.span = (segment.key_entry(0)?.0, segment.key_entry(count - 1)?.0);
+        if segment.footer.is_old() {
+            segment.converted = Some(segment.convert()?);
+        }
         Ok(segment)
+    }
+
+    /// The records of an older version in today's form: their codes are made anew from the exact rows. That takes the memory of the
+    /// records, and about as long as reading the file.
+    fn convert(&self) -> Result<RecordBuffer> {
+        let (old, shape, kernels) = (OldShape::new(&self.footer), self.footer.shape(), Kernels::detect());
+        let bytes = self.file.get(self.layout.records..self.layout.records + self.count() as usize * old.stride)?;
+        let memory = RecordBuffer::new(shape, self.count());
+        let mut buffer = memory.map_err(Error::io(self.path(), "reserve memory for the codes and links of"))?;
+        let convert = |(vector, encoder): &mut (Vec<f32>, Encoder), (row, (to, from)): (usize, (&mut [u8], &[u8]))| {
+            let impossible = || Error::corrupt(self.path(), format!("the record of row {row} is impossible"));
+            let record = OldRecord::decode(from, old).ok_or_else(impossible)?;
+            self.vector(row as u32, vector)?;
+            kernels.wide(Encode(&self.encoding, vector, encoder));
+            write_record(to, shape, record.key, &encoder.code);
+            write_links(to, shape, &record.links);
+            record.twin.iter().for_each(|&twin| write_twin(to, shape, twin));
+            Ok(())
+        };
+        let records = buffer.bytes_mut().par_chunks_exact_mut(shape.stride).zip(bytes.par_chunks_exact(old.stride));
+        records.enumerate().with_min_len(64).map_init(Default::default, convert).collect::<Result<()>>()?;
+        Ok(buffer)
     }
 
     pub(crate) fn count(&self) -> u32 {
@@ -74,6 +107,9 @@ impl Segment {
     /// All records, unchecked: [`Segment::check_record`] comes before use.
     #[inline]
     pub(crate) fn records(&self) -> Records<'_> {
+        if let Some(converted) = &self.converted {
+            return converted.records();
+        }
         let bytes = &self.file.bytes()[self.layout.records..self.layout.upper];
         Records { bytes, shape: self.footer.shape(), count: self.footer.count }
     }
@@ -85,6 +121,9 @@ impl Segment {
 
     #[inline]
     pub(crate) fn check_records(&self, rows: Range<u32>) -> Result<()> {
+        if self.converted.is_some() {
+            return Ok(());
+        }
         let stride = self.footer.shape().stride;
         self.file
             .check(self.layout.records + rows.start as usize * stride..self.layout.records + rows.end as usize * stride)
@@ -93,6 +132,9 @@ impl Segment {
     /// As [`Segment::check_record`], for rows in any order.
     #[inline]
     pub(crate) fn check_rows(&self, rows: &[u32]) -> Result<()> {
+        if self.converted.is_some() {
+            return Ok(());
+        }
         let stride = self.footer.shape().stride;
         let starts = rows.iter().map(|&row| self.layout.records + row as usize * stride);
         if self.file.all_checked(starts, stride) {
@@ -107,6 +149,13 @@ impl Segment {
     pub(crate) fn prefetch_row(&self, row: u32) {
         let range = self.row_range(row);
         crate::kernel::prefetch(&self.file.bytes()[range.start..range.end.min(range.start + AHEAD)]);
+    }
+
+    /// Asks for the front of the exact row, so that the place of its page is known when all of it is asked for.
+    #[inline]
+    pub(crate) fn prefetch_page(&self, row: u32) {
+        let start = self.row_range(row).start;
+        crate::kernel::prefetch(&self.file.bytes()[start..start + 1]);
     }
 
     fn row_range(&self, row: u32) -> Range<usize> {

@@ -24,7 +24,7 @@ impl Graph<'_> {
         k: usize,
         go_on: &mut dyn FnMut() -> Result<()>,
     ) -> Result<Vec<Vec<u32>>> {
-        let block = (CACHED / self.records.shape.code).max(1);
+        let block = (CACHED / self.records.shape.stride).max(1);
         let span = (SCORES / queries.len().max(1)).next_multiple_of(block);
         let group = queries.len().div_ceil(2 * rayon::current_num_threads()).clamp(1, GROUP);
         let mut pools: Vec<Pool> = queries.iter().map(|_| Pool::default()).collect();
@@ -48,7 +48,7 @@ impl Graph<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::encoding::Encoding;
+    use crate::encoding::{Encoder, Encoding};
     use crate::kernel::Kernels;
     use crate::metric::Metric;
     use crate::vectors::{RecordBuffer, Shape, write_record};
@@ -59,12 +59,13 @@ mod tests {
         let shape = Shape::new(dim, 4);
         let mut records = RecordBuffer::new(shape, count).unwrap();
         let encoding = Encoding::new(Metric::L2, vec![0.0; dim]);
+        let mut encoder = Encoder::default();
         for row in 0..count {
             // Few enough places for many equal scores.
             let vector = [1.0, (row * 7919 % 23) as f32, (row * 104_729 % 11) as f32];
             let record = records.record_mut(row);
-            let code = encoding.encode(&vector, record, &mut Vec::new());
-            write_record(record, shape, row.into(), code.scale, code.bias, code.error);
+            encoding.encode(&vector, &mut encoder);
+            write_record(record, shape, row.into(), &encoder.code);
         }
         let graph = Graph::new(Kernels::detect(), &encoding, 10, records);
         let rows: Vec<u32> = (0..count).filter(|row| row % 3 != 1).collect();

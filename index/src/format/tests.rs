@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::vectors::{Records, write_links, write_record, write_twin};
+use crate::vectors::{Code, Records, Terms, write_links, write_record, write_twin};
 
 /// The rows of the table under a heading: offset, size, field.
 fn table(heading: &str) -> Vec<(usize, usize, String)> {
@@ -151,19 +151,33 @@ fn the_tables_of_format_md_are_what_the_code_writes() {
 #[test]
 fn the_record_of_format_md_is_what_the_code_writes() {
     let shape = Shape::new(100, 5);
-    let mut record = vec![128; shape.stride];
-    write_record(&mut record, shape, 7, 0.5, -2.0, 0.25);
+    let mut record = vec![0; shape.stride];
+    let bytes: Vec<u8> = (0..128u8).map(|at| at.wrapping_mul(37) ^ 0x5a).collect();
+    let code = Code { bytes, scale: 0.5, bias: -2.0, error: 0.25, rough: Terms { scale: 0.75, bias: -2.0 } };
+    write_record(&mut record, shape, 7, &code);
     write_twin(&mut record, shape, 3);
     write_links(&mut record, shape, &[9]);
+    // The planes as the page describes them, by a second piece of code.
+    let (mut lent, terms) = (0u32, 0.75f32.to_bits() >> 15 | (-2.0f32).to_bits());
+    for at in 0..64 {
+        let (first, second) = (code.bytes[at], code.bytes[64 + at]);
+        let mut high = first / 16 + second / 16 * 16;
+        if at < 32 {
+            lent |= u32::from(high % 2) << at;
+            high = high / 2 * 2 + (terms >> at) as u8 % 2;
+        }
+        assert_eq!((record[at], record[shape.stride - 64 + at]), (high, first % 16 + second % 16 * 16), "byte {at}");
+    }
     let described: usize = table("Record").iter().map(|row| row.1).sum();
     compare(
         "Record",
-        &record[shape.code..][..described],
+        &record[shape.plane..][..described],
         &[
             ("key", le(7u64.to_le_bytes())),
             ("scale", le(0.5f32.to_le_bytes())),
             ("bias", le((-2.0f32).to_le_bytes())),
             ("error", le(0.25f32.to_le_bytes())),
+            ("lent", le(lent.to_le_bytes())),
             ("twin", le(3u32.to_le_bytes())),
             ("count", le(1u32.to_le_bytes())),
             ("first_link", le(9u32.to_le_bytes())),
@@ -171,6 +185,9 @@ fn the_record_of_format_md_is_what_the_code_writes() {
     );
     let records = Records::new(&record, shape, 1).unwrap();
     assert_eq!((records.key(0), records.scale(0), records.bias(0), records.error(0)), (7, 0.5, -2.0, 0.25));
+    let mut read = Vec::new();
+    records.code(0, &mut read);
+    assert_eq!(read, code.bytes);
     let node = table("Node above level 0");
     assert_eq!(node.iter().map(|row| row.1).sum::<usize>(), UPPER_NODE);
     assert_eq!(node[2], (8, 4 * UPPER_LINKS, "links".into()));
@@ -197,7 +214,7 @@ fn sections_lie_where_the_counts_say() {
     let layout = Layout::of(&footer()).unwrap();
     assert_eq!((layout.rows, layout.records), (1216, 1216 + 4000 * 600), "300 f32, aligned, and 4000 rows of f16");
     assert_eq!(layout.upper - layout.records, 4000 * footer().shape().stride);
-    assert_eq!(footer().shape().stride, 448, "320 of code, 28 of terms, 96 of links");
+    assert_eq!(footer().shape().stride, 448, "320 of code, 32 of terms, 96 of links");
     assert_eq!(layout.footer - layout.sums, 8 * layout.sums.div_ceil(BLOCK));
     let old = Layout::of(&Footer { version: 1, ..footer() }).unwrap();
     assert_eq!((old.records, old.rows - old.keys), (1216, 4000 * KEY_ENTRY), "rows at the end");

@@ -55,6 +55,18 @@ impl Pool {
         self.len = len;
         first
     }
+
+    /// Gives the entries, in their order, other scores, and sorts them by these. One whose score is not a number goes to the end.
+    pub(super) fn settle(&mut self, scores: &[f32]) {
+        let order = |a: &(f32, u32), b: &(f32, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
+        let real = |score: f32| if score.is_nan() { f32::NEG_INFINITY } else { score };
+        let places = self.places[..self.len].iter().map(|place| place & !EXPANDED);
+        let mut entries: Vec<(f32, u32)> = scores.iter().map(|&score| real(score)).zip(places).collect();
+        entries.sort_unstable_by(order);
+        for ((score, place), entry) in self.scores.iter_mut().zip(&mut self.places).zip(entries) {
+            (*score, *place) = entry;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -87,6 +99,15 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn other_scores_make_another_order() {
+        let mut pool = Pool::default();
+        pool.merge(&Kernels::detect(), 9, &[1, 2, 3, 4], &[0.5, 0.25, 1.0, 0.0]);
+        pool.expand(0);
+        pool.settle(&[0.5, f32::NAN, 0.75, 0.5]);
+        assert_eq!(pool.iter().collect::<Vec<_>>(), [(0.75, 2), (0.5, 3), (0.5, 4), (f32::NEG_INFINITY, 1)]);
     }
 
     #[test]

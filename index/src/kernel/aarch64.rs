@@ -6,12 +6,13 @@
 use std::arch::aarch64::*;
 use std::arch::asm;
 
-use super::{CodeQuery, Kernels, Lanes, correct, half_at, later, portable, prefetch_line};
+use super::{CodeQuery, Kernels, Lanes, half_at, portable, prefetch_line};
 use crate::vectors::Shape;
 
 const NEON: Kernels = Kernels {
     name: "neon",
     lanes: Lanes::Base,
+    rough: rough_neon,
     scores: scores_neon,
     merge: portable::merge,
     pair: pair_neon,
@@ -21,7 +22,8 @@ const NEON: Kernels = Kernels {
     l2_f16: l2_f16_neon,
 };
 
-const DOTPROD: Kernels = Kernels { name: "neon-dotprod", scores: scores_dotprod, pair: pair_dotprod, ..NEON };
+const DOTPROD: Kernels =
+    Kernels { name: "neon-dotprod", rough: rough_dotprod, scores: scores_dotprod, pair: pair_dotprod, ..NEON };
 
 /// Kernels that this processor runs, slowest first.
 pub(super) fn available() -> Vec<Kernels> {
@@ -81,29 +83,36 @@ fn add_dots(sum: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
 }
 
 macro_rules! integer_kernels {
-    ($feature:literal, $scores:ident, $pair:ident, $add_query:ident, $add_pair:ident) => {
+    ($feature:literal, $rough:ident, $scores:ident, $halves:ident, $pair:ident, $add_query:ident, $add_pair:ident) => {
         /// # Safety
-        /// As [`super::portable`]'s `scores`; the processor has the features.
+        /// As [`super::portable`]'s `halves`; the processor has the features.
+        #[inline]
         #[target_feature(enable = $feature)]
-        unsafe fn $scores(query: &CodeQuery, records: &[u8], shape: Shape, rows: &[u32], out: &mut [f32]) {
-            for (at, (&row, out)) in rows.iter().zip(out).enumerate() {
-                // SAFETY: the rows lie inside `records`, and the query is as long as a code; so is every load below.
-                unsafe {
-                    let record = records.as_ptr().add(row as usize * shape.stride);
-                    let next = records.as_ptr().add(later(rows, at) as usize * shape.stride);
-                    let mut sums = [vdupq_n_s32(0); 4];
-                    for (at, line) in query.lines.iter().enumerate() {
-                        prefetch_line(next.add(64 * at));
-                        for (quarter, sum) in sums.iter_mut().enumerate() {
-                            let code = load_signed(record.add(64 * at + 16 * quarter));
-                            *sum = $add_query(*sum, code, vld1q_s8(line.0.as_ptr().add(16 * quarter)));
-                        }
-                    }
-                    prefetch_line(next.add(shape.code));
-                    *out = correct(query, record, shape, add_up(sums));
+        unsafe fn $halves(query: &CodeQuery, plane: *const u8, len: usize, next: *const u8) -> i32 {
+            let (mask, q) = (vdupq_n_u8(0x0f), query.lines.as_ptr().cast::<i8>());
+            let mut sums = [vdupq_n_s32(0); 4];
+            for at in (0..len).step_by(32) {
+                if at.is_multiple_of(64) {
+                    prefetch_line(next.wrapping_add(at));
+                }
+                for (part, sums) in sums.chunks_exact_mut(2).enumerate() {
+                    let at = at + 16 * part;
+                    // SAFETY: 16 bytes lie at every multiple of 16 below `len`, and as many numbers of the query in each of its halves.
+                    let (raw, first, second) =
+                        unsafe { (vld1q_u8(plane.add(at)), vld1q_s8(q.add(at)), vld1q_s8(q.add(len + at))) };
+                    sums[0] = $add_query(sums[0], vreinterpretq_s8_u8(vandq_u8(raw, mask)), first);
+                    sums[1] = $add_query(sums[1], vreinterpretq_s8_u8(vshrq_n_u8::<4>(raw)), second);
                 }
             }
+            add_up(sums)
         }
+
+        code_kernels!(
+            #[target_feature(enable = $feature)]
+            $rough,
+            $scores,
+            $halves
+        );
 
         /// # Safety
         /// Equal lengths, a multiple of 64; the processor has the features.
@@ -124,8 +133,8 @@ macro_rules! integer_kernels {
     };
 }
 
-integer_kernels!("neon", scores_neon, pair_neon, add_products, add_wide_products);
-integer_kernels!("neon,dotprod", scores_dotprod, pair_dotprod, add_dots, add_dots);
+integer_kernels!("neon", rough_neon, scores_neon, halves_neon, pair_neon, add_products, add_wide_products);
+integer_kernels!("neon,dotprod", rough_dotprod, scores_dotprod, halves_dotprod, pair_dotprod, add_dots, add_dots);
 
 #[inline]
 #[target_feature(enable = "neon")]

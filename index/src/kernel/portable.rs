@@ -1,26 +1,31 @@
 //! The kernels in plain Rust: the oracle of all others, and the path of every processor without its own.
 
-use super::{CodeQuery, Kernels, Lanes, correct, half_at};
+use super::{CodeQuery, Kernels, Lanes, half_at, prefetch_line};
 use crate::vectors::Shape;
 
 pub(super) const KERNELS: Kernels =
-    Kernels { name: "portable", lanes: Lanes::Base, scores, merge, pair, dot_f32, dot_f16, l2_f32, l2_f16 };
+    Kernels { name: "portable", lanes: Lanes::Base, rough, scores, merge, pair, dot_f32, dot_f16, l2_f32, l2_f16 };
 
+/// Σ q·half over a plane: the low halves of its bytes are the first half of the numbers, the high halves the second. Asks for the plane
+/// at `next` meanwhile.
+///
 /// # Safety
-/// Every row lies inside `records`, the query is as long as a code, `out` is as long as `rows`.
-unsafe fn scores(query: &CodeQuery, records: &[u8], shape: Shape, rows: &[u32], out: &mut [f32]) {
-    for (&row, out) in rows.iter().zip(out) {
-        let record = &records[row as usize * shape.stride..][..shape.stride];
-        let mut product = 0i32;
-        for (line, codes) in query.lines.iter().zip(record.chunks_exact(64)) {
-            // i16 products summed in pairs: the shape that compilers turn into multiply-add instructions.
-            product +=
-                line.0.iter().zip(codes).map(|(&q, &c)| i32::from(i16::from(q) * (i16::from(c) - 128))).sum::<i32>();
-        }
-        // SAFETY: `record` is a whole record.
-        *out = unsafe { correct(query, record.as_ptr(), shape, product) };
-    }
+/// `len` bytes can be read at `plane`; the query has twice as many numbers.
+unsafe fn halves(query: &CodeQuery, plane: *const u8, len: usize, next: *const u8) -> i32 {
+    // SAFETY: the caller's; a query is one run of numbers, cut into lines.
+    let (plane, q) = unsafe {
+        (std::slice::from_raw_parts(plane, len), std::slice::from_raw_parts(query.lines.as_ptr().cast::<i8>(), 2 * len))
+    };
+    (0..len).step_by(64).for_each(|at| prefetch_line(next.wrapping_add(at)));
+    let (first, second) = q.split_at(len);
+    // i16 products summed in pairs: the shape that compilers turn into multiply-add instructions.
+    let product = |(&q, half): (&i8, u8)| i32::from(i16::from(q) * i16::from(half));
+    let low: i32 = first.iter().zip(plane.iter().map(|byte| byte & 0x0f)).map(product).sum();
+    let high: i32 = second.iter().zip(plane.iter().map(|byte| byte >> 4)).map(product).sum();
+    low + high
 }
+
+code_kernels!(rough, scores, halves);
 
 unsafe fn pair(a: &[u8], b: &[u8]) -> i32 {
     a.iter().zip(b).map(|(&x, &y)| i32::from((i16::from(x) - 128) * (i16::from(y) - 128))).sum()

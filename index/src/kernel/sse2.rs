@@ -5,10 +5,10 @@
 
 use std::arch::x86_64::*;
 
-use super::{CodeQuery, Kernels, correct, later, portable, prefetch_line};
+use super::{CodeQuery, Kernels, portable, prefetch_line};
 use crate::vectors::Shape;
 
-pub(super) const KERNELS: Kernels = Kernels { name: "sse2", scores, pair, dot_f32, l2_f32, ..portable::KERNELS };
+pub(super) const KERNELS: Kernels = Kernels { name: "sse2", rough, scores, pair, dot_f32, l2_f32, ..portable::KERNELS };
 
 /// Sixteen codes less 128, as 16-bit numbers.
 ///
@@ -56,26 +56,29 @@ fn add_up(sums: [__m128i; 2]) -> i32 {
 }
 
 /// # Safety
-/// As [`portable`]'s `scores`.
-unsafe fn scores(query: &CodeQuery, records: &[u8], shape: Shape, rows: &[u32], out: &mut [f32]) {
-    for (at, (&row, out)) in rows.iter().zip(out).enumerate() {
-        // SAFETY: the rows lie inside `records`, and the query is as long as a code; so is every load below.
-        unsafe {
-            let record = records.as_ptr().add(row as usize * shape.stride);
-            let next = records.as_ptr().add(later(rows, at) as usize * shape.stride);
-            let q = query.lines.as_ptr().cast::<i8>();
-            let mut sums = [_mm_setzero_si128(); 2];
-            for line in (0..shape.code).step_by(64) {
-                prefetch_line(next.add(line));
-                for at in (line..line + 64).step_by(16) {
-                    add_products(&mut sums, load_code(record.add(at)), load_query(q.add(at)));
-                }
+/// As [`portable`]'s `halves`.
+#[inline(always)]
+unsafe fn halves(query: &CodeQuery, plane: *const u8, len: usize, next: *const u8) -> i32 {
+    // SAFETY: 16 bytes lie at every multiple of 16 below `len`, and as many numbers of the query in each of its halves; every x86-64
+    // has SSE2.
+    unsafe {
+        let q = query.lines.as_ptr().cast::<i8>();
+        let (zero, mask) = (_mm_setzero_si128(), _mm_set1_epi8(0x0f));
+        let wide = |halves| [_mm_unpacklo_epi8(halves, zero), _mm_unpackhi_epi8(halves, zero)];
+        let mut sums = [zero; 2];
+        for at in (0..len).step_by(16) {
+            if at.is_multiple_of(64) {
+                prefetch_line(next.wrapping_add(at));
             }
-            prefetch_line(next.add(shape.code));
-            *out = correct(query, record, shape, add_up(sums));
+            let raw = _mm_loadu_si128(plane.add(at).cast());
+            add_products(&mut sums, wide(_mm_and_si128(raw, mask)), load_query(q.add(at)));
+            add_products(&mut sums, wide(_mm_and_si128(_mm_srli_epi16(raw, 4), mask)), load_query(q.add(len + at)));
         }
+        add_up(sums)
     }
 }
+
+code_kernels!(rough, scores, halves);
 
 /// # Safety
 /// Equal lengths, a multiple of 64.

@@ -2,12 +2,13 @@
 
 use std::arch::x86_64::*;
 
-use super::{CodeQuery, Kernels, Lanes, Wide, correct, half_at, later, prefetch_line};
+use super::{CodeQuery, Kernels, Lanes, Wide, half_at, prefetch_line};
 use crate::vectors::Shape;
 
 const AVX2: Kernels = Kernels {
     name: "avx2",
     lanes: Lanes::Avx2,
+    rough: rough_avx2,
     scores: scores_avx2,
     merge: merge_avx2,
     pair: pair_avx2,
@@ -21,6 +22,7 @@ const AVX2: Kernels = Kernels {
 const AVX512: Kernels = Kernels {
     name: "avx512-vnni",
     lanes: Lanes::Avx512,
+    rough: rough_avx512,
     scores: scores_avx512,
     merge: merge_avx512,
     pair: pair_avx512,
@@ -61,30 +63,48 @@ pub(super) unsafe fn wide_avx512<W: Wide>(work: W) -> W::Output {
     work.run()
 }
 
+/// Bytes of a plane whose products fit into 16-bit sums: eight times two of them, each at most 15·127.
+const NARROW: usize = 256;
+
 /// # Safety
-/// As [`super::portable`]'s `scores`; the processor has AVX2.
+/// As [`super::portable`]'s `halves`; the processor has AVX2.
+#[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn scores_avx2(query: &CodeQuery, records: &[u8], shape: Shape, rows: &[u32], out: &mut [f32]) {
-    for (at, (&row, out)) in rows.iter().zip(out).enumerate() {
-        // SAFETY: the rows lie inside `records`, and the query is as long as a code; so is every load below.
-        unsafe {
-            let record = records.as_ptr().add(row as usize * shape.stride);
-            let next = records.as_ptr().add(later(rows, at) as usize * shape.stride);
-            let q = query.lines.as_ptr().cast::<i8>();
-            let mut sums = [_mm256_setzero_si256(); 2];
-            for at in (0..shape.code).step_by(64) {
-                prefetch_line(next.add(at));
-                for (half, sum) in sums.iter_mut().enumerate() {
-                    let c = load_signed(record.add(at + 32 * half));
-                    let q = _mm256_load_si256(q.add(at + 32 * half).cast());
-                    *sum = _mm256_add_epi32(*sum, multiply_signed(c, q));
-                }
+unsafe fn halves_avx2(query: &CodeQuery, plane: *const u8, len: usize, next: *const u8) -> i32 {
+    let (mask, ones) = (_mm256_set1_epi8(0x0f), _mm256_set1_epi16(1));
+    let q = query.lines.as_ptr().cast::<i8>();
+    let mut sums = _mm256_setzero_si256();
+    for start in (0..len).step_by(NARROW) {
+        let mut narrow = [_mm256_setzero_si256(); 2];
+        for at in (start..len.min(start + NARROW)).step_by(32) {
+            if at.is_multiple_of(64) {
+                prefetch_line(next.wrapping_add(at));
             }
-            prefetch_line(next.add(shape.code));
-            *out = correct(query, record, shape, reduce_avx2(_mm256_add_epi32(sums[0], sums[1])));
+            // SAFETY: 32 bytes lie at every multiple of 32 below `len`, and as many numbers of the query in each of its halves.
+            let (raw, first, second) = unsafe {
+                (
+                    _mm256_loadu_si256(plane.add(at).cast()),
+                    _mm256_loadu_si256(q.add(at).cast()),
+                    _mm256_loadu_si256(q.add(len + at).cast()),
+                )
+            };
+            let (low, high) = (_mm256_and_si256(raw, mask), _mm256_and_si256(_mm256_srli_epi16(raw, 4), mask));
+            narrow[0] = _mm256_add_epi16(narrow[0], _mm256_maddubs_epi16(low, first));
+            narrow[1] = _mm256_add_epi16(narrow[1], _mm256_maddubs_epi16(high, second));
+        }
+        for narrow in narrow {
+            sums = _mm256_add_epi32(sums, _mm256_madd_epi16(narrow, ones));
         }
     }
+    reduce_avx2(sums)
 }
+
+code_kernels!(
+    #[target_feature(enable = "avx2,fma,f16c")]
+    rough_avx2,
+    scores_avx2,
+    halves_avx2
+);
 
 /// 32 codes, moved from 0..=255 to -128..=127.
 ///
@@ -198,47 +218,51 @@ exact_avx2!(l2_f32_avx2, 4, load_float, square_step, |q: f32, row, i| (q - float
 exact_avx2!(l2_f16_avx2, 2, load_half, square_step, |q: f32, row, i| (q - half_at(row, i)).powi(2));
 
 /// # Safety
-/// As [`super::portable`]'s `scores`; the processor has AVX-512 F, BW and VNNI.
+/// As [`super::portable`]'s `halves`; the processor has AVX-512 F, BW and VNNI.
+#[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-unsafe fn scores_avx512(query: &CodeQuery, records: &[u8], shape: Shape, rows: &[u32], out: &mut [f32]) {
-    for (at, (&row, out)) in rows.iter().zip(out).enumerate() {
-        // SAFETY: the rows lie inside `records`, and the query is as long as a code; so is every load below.
-        unsafe {
-            let record = records.as_ptr().add(row as usize * shape.stride);
-            let mut next = records.as_ptr().add(later(rows, at) as usize * shape.stride);
-            let mut sums = [_mm512_setzero_si512(); 2];
-            let mut lines = query.lines.chunks_exact(2);
-            let mut at = record;
-            for two in lines.by_ref() {
-                prefetch_line(next);
-                prefetch_line(next.add(64));
-                next = next.add(128);
-                // Two chains: `vpdpbusd` takes four cycles, and one starts every cycle.
-                sums[0] =
-                    _mm512_dpbusd_epi32(sums[0], _mm512_loadu_si512(at.cast()), _mm512_load_si512(two.as_ptr().cast()));
-                sums[1] = _mm512_dpbusd_epi32(
-                    sums[1],
-                    _mm512_loadu_si512(at.add(64).cast()),
-                    _mm512_load_si512(two.as_ptr().add(1).cast()),
-                );
-                at = at.add(128);
-            }
-            // What is left of the code, and the terms.
-            prefetch_line(next);
-            for line in lines.remainder() {
-                prefetch_line(next.add(64));
-                sums[0] = _mm512_dpbusd_epi32(
-                    sums[0],
-                    _mm512_loadu_si512(at.cast()),
-                    _mm512_load_si512(line.0.as_ptr().cast()),
-                );
-            }
-            // The codes are 128 too large: Σ q·c - 128·Σ q.
-            let product = _mm512_reduce_add_epi32(_mm512_add_epi32(sums[0], sums[1])) - 128 * query.sum;
-            *out = correct(query, record, shape, product);
-        }
+unsafe fn halves_avx512(query: &CodeQuery, plane: *const u8, len: usize, next: *const u8) -> i32 {
+    let mask = _mm512_set1_epi8(0x0f);
+    let q = query.lines.as_ptr().cast::<i8>();
+    let mut sums = [_mm512_setzero_si512(); 2];
+    let whole = len / 64 * 64;
+    for at in (0..whole).step_by(64) {
+        prefetch_line(next.wrapping_add(at));
+        // SAFETY: 64 bytes lie at `at`, and as many numbers of the query in each of its halves.
+        let (raw, first, second) = unsafe {
+            (
+                _mm512_loadu_si512(plane.add(at).cast()),
+                _mm512_loadu_si512(q.add(at).cast()),
+                _mm512_loadu_si512(q.add(len + at).cast()),
+            )
+        };
+        let (low, high) = (_mm512_and_si512(raw, mask), _mm512_and_si512(_mm512_srli_epi16(raw, 4), mask));
+        sums[0] = _mm512_dpbusd_epi32(sums[0], low, first);
+        sums[1] = _mm512_dpbusd_epi32(sums[1], high, second);
     }
+    if whole < len {
+        prefetch_line(next.wrapping_add(whole));
+        // SAFETY: a plane is a multiple of 32 bytes, so 32 are left, and as many numbers of the query in each of its halves.
+        let (raw, first, second) = unsafe {
+            (
+                _mm512_zextsi256_si512(_mm256_loadu_si256(plane.add(whole).cast())),
+                _mm512_zextsi256_si512(_mm256_loadu_si256(q.add(whole).cast())),
+                _mm512_zextsi256_si512(_mm256_loadu_si256(q.add(len + whole).cast())),
+            )
+        };
+        let (low, high) = (_mm512_and_si512(raw, mask), _mm512_and_si512(_mm512_srli_epi16(raw, 4), mask));
+        sums[0] = _mm512_dpbusd_epi32(sums[0], low, first);
+        sums[1] = _mm512_dpbusd_epi32(sums[1], high, second);
+    }
+    _mm512_reduce_add_epi32(_mm512_add_epi32(sums[0], sums[1]))
 }
+
+code_kernels!(
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    rough_avx512,
+    scores_avx512,
+    halves_avx512
+);
 
 macro_rules! merge {
     ($name:ident, $features:literal, $lanes:literal, $move_on:ident) => {
