@@ -98,10 +98,12 @@ macro_rules! integer_kernels {
                 for (part, sums) in sums.chunks_exact_mut(2).enumerate() {
                     let at = at + 16 * part;
                     // SAFETY: 16 bytes lie at every multiple of 16 below `len`, and as many numbers of the query in each of its halves.
-                    let (raw, first, second) =
-                        unsafe { (vld1q_u8(plane.add(at)), vld1q_s8(q.add(at)), vld1q_s8(q.add(len + at))) };
-                    sums[0] = $add_query(sums[0], vreinterpretq_s8_u8(vandq_u8(raw, mask)), first);
-                    sums[1] = $add_query(sums[1], vreinterpretq_s8_u8(vshrq_n_u8::<4>(raw)), second);
+                    unsafe {
+                        let raw = vld1q_u8(plane.add(at));
+                        let (low, high) = (vandq_u8(raw, mask), vshrq_n_u8::<4>(raw));
+                        sums[0] = $add_query(sums[0], vreinterpretq_s8_u8(low), vld1q_s8(q.add(at)));
+                        sums[1] = $add_query(sums[1], vreinterpretq_s8_u8(high), vld1q_s8(q.add(len + at)));
+                    }
                 }
             }
             add_up(sums)
