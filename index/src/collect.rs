@@ -426,6 +426,8 @@ impl Ord for Score {
 const FETCHED: usize = 1;
 /// Candidates per neighbour whose pages are asked for before all, in tenths: about as many as are scored.
 const PAGES_TENTHS: usize = 12;
+/// No more than the TLB has room for.
+const PAGES: usize = 256;
 
 /// Standard errors of a code score beyond which a row is not looked at exactly. On CLIP images and texts two leave out one of
 /// 10,000 neighbours that four would find, and read an eighth fewer rows for images, two fifths fewer for texts.
@@ -451,7 +453,7 @@ pub(crate) fn rescore(
             parts[c.part as usize].segment.prefetch_row(c.row);
         }
     };
-    let pages = work.candidates.iter().take(k.saturating_mul(PAGES_TENTHS) / 10);
+    let pages = work.candidates.iter().take((k.saturating_mul(PAGES_TENTHS) / 10).min(PAGES));
     pages.for_each(|c| parts[c.part as usize].segment.prefetch_page(c.row));
     (0..FETCHED).for_each(ahead);
     for (at, candidate) in work.candidates.iter().enumerate() {
