@@ -422,7 +422,7 @@ impl Ord for Score {
 }
 
 /// Exact rows that are fetched ahead of the one that is scored, their pages being known: on a Zen 3 one is as good as two, and ten at once
-/// took a tenth of a search for images longer.
+/// took a twentieth of a search for images longer.
 const FETCHED: usize = 1;
 /// Candidates per neighbour whose pages are asked for before all, in tenths: about as many as are scored.
 const PAGES_TENTHS: usize = 12;

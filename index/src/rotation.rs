@@ -1,7 +1,7 @@
 //! A fixed rotation that spreads every number of a vector over all of its code.
 //!
 //! The numbers of an embedding differ in size: the largest of a CLIP vector is 5.6 times as large as the usual one, so that most of
-//! the steps of a common scale are never used. Turned so, it is 3.2 times as large, whatever the data, and a code of the same length
+//! the steps of a common scale are never used. Turned so, it is 3.2 times as large at 512 numbers, and a code of the same length
 //! leaves out half as much. Lengths and products stay what they are. Random signs and a Walsh–Hadamard transform, as for RaBitQ (Gao &
 //! Long 2024): n log n additions.
 
@@ -44,7 +44,7 @@ pub(crate) fn rotate(vector: &mut [f32], scratch: &mut Vec<f32>) {
     }
 }
 
-/// A Walsh–Hadamard transform of length 1, its outputs in an order of their own: what neighbours are added and subtracted in registers
+/// A Walsh–Hadamard transform that keeps lengths, its outputs in an order of their own: what neighbours are added and subtracted in registers
 /// elsewhere is brought apart first, so that every loop here runs over neighbours.
 #[inline(always)]
 fn transform(vector: &mut [f32], scratch: &mut [f32]) {
@@ -87,6 +87,45 @@ mod tests {
             rotate(&mut a, &mut Vec::new());
             rotate(&mut b, &mut Vec::new());
             prop_assert!((dot(&a, &b) - product).abs() <= 1e-5 * size, "{} instead of {product}", dot(&a, &b));
+        }
+    }
+
+    /// As FORMAT.md has it.
+    fn described(x: &[f32]) -> Vec<f32> {
+        let m = x.len() / 16;
+        let sign = |at: usize, to: usize| {
+            let ones = ((at / 16) & (to % m)).count_ones() + ((at % 16) & (to / m)).count_ones();
+            if ones.is_multiple_of(2) { 1.0 } else { -1.0 }
+        };
+        let sum = |to| x.iter().enumerate().map(|(at, x)| sign(at, to) * f64::from(*x)).sum::<f64>();
+        (0..x.len()).map(|to| (sum(to) / (x.len() as f64).sqrt()) as f32).collect()
+    }
+
+    #[test]
+    fn the_rotation_is_the_one_of_the_format() {
+        for n in [64_usize, 128, 192, 320, 512] {
+            let vector: Vec<f32> = (0..n).map(|at| (at * at % 97) as f32 / 97.0 - 0.5).collect();
+            let mut found = vector.clone();
+            rotate(&mut found, &mut Vec::new());
+            let (mut state, mut signs) = (0x9E37_79B9_7F4A_7C15_u64, Vec::new());
+            for _ in 0..4096 {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                signs.push(if state >> 63 == 1 { -1.0 } else { 1.0 });
+            }
+            let mut expected: Vec<f32> = vector.iter().zip(&signs).map(|(x, sign)| x * sign).collect();
+            let whole = n.next_power_of_two() / if n.is_power_of_two() { 1 } else { 2 };
+            let front = described(&expected[..whole]);
+            expected[..whole].copy_from_slice(&front);
+            if whole < n {
+                expected.iter_mut().zip(signs.iter().rev()).for_each(|(x, sign)| *x *= sign);
+                let back = described(&expected[n - whole..]);
+                expected[n - whole..].copy_from_slice(&back);
+            }
+            for (found, expected) in found.iter().zip(&expected) {
+                assert!((found - expected).abs() < 1e-5, "{n}: {found} instead of {expected}");
+            }
         }
     }
 
